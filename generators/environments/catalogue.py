@@ -1,0 +1,45 @@
+"""Finds environments by name: a built-in one, a user's class `module:Class`, or an MCP file `servers.yaml`."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+
+from tracemill.errors import EnvironmentMissing
+from tracemill.generators.environments.base import Environment
+
+BUILT_IN = {
+    "store": "tracemill.generators.environments.store.goals:Store",
+#    "calendar": "tracemill.generators.environments.calendar.goals:Calendar",
+#    "travel": "tracemill.generators.environments.travel.goals:Travel",
+#    "bank": "tracemill.generators.environments.bank.goals:Bank",
+#    "helpdesk": "tracemill.generators.environments.helpdesk.goals:Helpdesk",
+#    "workspace": "tracemill.generators.environments.workspace.goals:Workspace",
+}
+
+
+@functools.cache
+def environment(name: str) -> type[Environment]:
+    """The environment class. Raises EnvironmentMissing with what was looked for and what there is."""
+    if name.endswith((".yaml", ".yml")):
+        from tracemill.generators.environments.mcp import mcp_environment  # needs the extra `mcp`
+
+        built: type[Environment] = mcp_environment(name)
+        return built
+    target = BUILT_IN.get(name, name)
+    if ":" not in target:
+        near = difflib.get_close_matches(name, BUILT_IN, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise EnvironmentMissing(
+            f"no environment {name!r}{hint}",
+            [f"built in: {', '.join(BUILT_IN)}", "your own class: module:Class", "MCP servers: a .yaml file"],
+        )
+    module, _, attribute = target.partition(":")
+    try:
+        found: object = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as reason:
+        raise EnvironmentMissing(f"environment {name!r} cannot be loaded: {reason}") from reason
+    if not (isinstance(found, type) and issubclass(found, Environment)):
+        raise EnvironmentMissing(f"{name!r} is no subclass of tracemill.generators.environments.base.Environment")
+    return found

@@ -1,0 +1,3 @@
+"""tracemill: verified training data for agents."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,391 @@
+"""The types that travel: scenario, message, trace, verdict, preference, rejection.
+
+Everything else in tracemill reads or extends what stands here; this module imports nothing of ours.
+All types are frozen. Their JSON form is the record format of a dataset, described for other tools by
+`schemas/*.schema.json`, which are generated from these types (`make schemas`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["tool_call", "goal_decomposition", "error_recovery"]
+KINDS: tuple[Kind, ...] = ("tool_call", "goal_decomposition", "error_recovery")
+Effect = Literal["read", "write", "irreversible"]
+Blame = Literal["agent", "tool", "user", "teacher", "infrastructure"]
+Stage = Literal["rollout", "schema", "replay", "goal", "proof", "constitution", "infrastructure"]
+Ending = Literal["done", "refused", "handed_over"]
+Json = Any  # a JSON value: None, bool, int, float, str, list or dict with string keys
+
+
+def canonical(value: Json) -> str:
+    """One spelling for one JSON value: sorted keys, no spaces, no NaN. Raises ValueError on NaN or infinity."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(value: Json) -> str:
+    """The first 32 hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Record(BaseModel):
+    """Frozen, and unknown fields are refused. In JSON a field that is None is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def json_text(self) -> str:
+        """The record as one line of JSON."""
+        return self.model_dump_json(exclude_none=True)
+
+    def plain(self) -> dict[str, Json]:
+        """The record as JSON values."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+# --- messages: the OpenAI chat format, arguments as objects -------------------------------------------------
+
+
+class FunctionCall(Record):
+    name: str = Field(description="Name of the tool that is called.")
+    arguments: dict[str, Json] = Field(description="Arguments by name; an object, never a JSON string.")
+
+
+class ToolCall(Record):
+    id: str = Field(description="Unique within the trace; the tool message that answers carries it.")
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+    @property
+    def name(self) -> str:
+        return self.function.name
+
+    @property
+    def arguments(self) -> dict[str, Json]:
+        return self.function.arguments
+
+
+class SystemMessage(Record):
+    role: Literal["system"] = "system"
+    content: str
+
+
+class UserMessage(Record):
+    role: Literal["user"] = "user"
+    content: str
+
+
+class AssistantMessage(Record):
+    """One turn of the agent. `reasoning_content` is the key that chat templates (Qwen3, DeepSeek, GLM) read."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = Field(description="What the user reads; empty when the turn only calls tools.")
+    reasoning_content: str | None = Field(default=None, description="The thinking before the action.")
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(min_length=1)] | None = None
+    train: bool = Field(
+        default=True,
+        description="False on a wrong step that stays in context and is kept out of the loss.",
+    )
+
+
+class ToolMessage(Record):
+    role: Literal["tool"] = "tool"
+    tool_call_id: str
+    name: str
+    content: str = Field(description="What the tool really returned, as text.")
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+# --- tools --------------------------------------------------------------------------------------------------
+
+
+class ToolDefinition(Record):
+    """What a model is told of a tool, and the effect, which the rules read."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    parameters: dict[str, Json] = Field(description="JSON Schema of the arguments object.")
+    effect: Effect = Field(
+        default="write",
+        description="read: changes nothing; write: can be undone; irreversible: cannot. Unknown counts as write.",
+    )
+
+    def openai(self) -> dict[str, Json]:
+        """As in the `tools` list of the OpenAI chat API."""
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function}
+
+
+# --- scenario: one seeded job -------------------------------------------------------------------------------
+
+
+class Call(Record):
+    tool: str
+    arguments: dict[str, Json]
+
+
+class Persona(Record):
+    name: str
+    tone: Literal["plain", "terse", "chatty", "formal", "worried"]
+
+
+class Slot(Record):
+    """Something the user knows and the agent may need."""
+
+    name: str
+    label: str = Field(description="What a person calls it ('order number'); asking for it means naming it.")
+    value: str
+    withheld: bool = Field(default=False, description="Not in the first message: told only when asked for.")
+
+
+class Step(Record):
+    """One call of the reference solution."""
+
+    call: Call
+    effect: Effect
+    why: str = Field(description="The reason for the call, as a clause: 'the order has to be looked up first'.")
+    group: int = Field(ge=0, description="Calls of one group are made in parallel, in one message.")
+    subgoal: int = Field(ge=0, description="Index into `subgoals`.")
+    confirm: str = Field(default="", description="What the user must agree to first; empty when nothing.")
+    check: Call | None = Field(default=None, description="A read that shows whether this write took place.")
+    fallback: Call | None = Field(default=None, description="Another call that gives the same information.")
+    asks: tuple[str, ...] = Field(default=(), description="Withheld slots that must be asked for before it.")
+
+
+class Interjection(Record):
+    """The user speaks up midway: a change of mind, or a constraint that was not known before."""
+
+    after: int = Field(description="Index of the step after which it comes.")
+    says: str
+    constraint: int | None = Field(default=None, description="Index into `constraints`, if it adds one.")
+    changes_goal: bool = False
+
+
+class Constraint(Record):
+    text: str
+    keywords: tuple[str, ...] = Field(description="All must occur where a plan addresses the constraint.")
+
+
+class Subgoal(Record):
+    goal: str
+    success: str = Field(description="How one sees that it is reached.")
+    depends_on: tuple[int, ...] = ()
+    constraints: tuple[int, ...] = Field(default=(), description="Indices into the goal's constraints.")
+
+
+class Assertion(Record):
+    """A statement about the end state. `call` asserts on what a read returns instead of on a table."""
+
+    table: str = ""
+    id: str = ""
+    field: str = ""
+    op: Literal["equals", "contains", "exists", "absent"] = "equals"
+    value: Json = None
+    call: Call | None = None
+
+
+class Fact(Record):
+    """Something that the answer must tell. One of the spellings, or the number in any spelling, is enough."""
+
+    spellings: tuple[str, ...] = ()
+    number: float | None = None
+    observed: bool = Field(default=False, description="It stands in a tool result, so it must be seen before it is told.")
+
+
+class Forbidden(Record):
+    """An effect that must not happen: a call of `tool` that succeeds with these arguments (any, if empty)."""
+
+    tool: str
+    arguments: dict[str, Json] = {}
+    reason: str
+
+
+FaultKind = Literal[
+    "timeout_written", "timeout_lost", "rate_limit", "server_error", "server_down", "permission", "stale",
+    "partial", "schema_drift", "wrong_record", "injection",
+]  # fmt: skip
+
+
+class Fault(Record):
+    """What goes wrong with the nth call (from 1) of a tool that passes the argument check. See `faults.py`."""
+
+    kind: FaultKind
+    tool: str
+    nth: int = Field(default=1, ge=1)
+    explicit: bool = Field(description="The tool says that something is wrong.")
+    transient: bool = Field(description="It passes, or can be got round by calling again rightly.")
+    detail: dict[str, Json] = {}
+
+
+MistakeKind = Literal["wrong_argument", "missing_argument", "wrong_tool", "unknown_tool", "acting_blind", "loop"]
+
+
+class Mistake(Record):
+    """A wrong step that the scripted agent takes before the given reference step."""
+
+    kind: MistakeKind
+    step: int = Field(ge=0)
+    call: Call
+    times: int = Field(default=1, ge=1)
+
+
+FlawKind = Literal["no_reasoning", "unconfirmed", "blind_retry", "false_claim", "wrong_fact", "skipped_lookup"]
+
+
+class Scenario(Record):
+    """One seeded job: a pure function of the run's seed, its mix and the index."""
+
+    index: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    kind: Kind
+    environment: str
+    template: str
+    world: int = Field(ge=0, description="Seed of the environment's initial state.")
+    difficulty: int = Field(ge=1, le=5, description="By the number of reference calls: 1, 2-3, 4-5, 6-8, 9 and more.")
+    persona: Persona
+    opening: str = Field(description="The user's first message.")
+    slots: tuple[Slot, ...] = ()
+    steps: tuple[Step, ...] = ()
+    interjections: tuple[Interjection, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    subgoals: tuple[Subgoal, ...] = ()
+    assertions: tuple[Assertion, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    forbidden: tuple[Forbidden, ...] = ()
+    touches: tuple[str, ...] = Field(default=(), description="Rows ('table/id') that may differ at the end.")
+    ending: Ending = "done"
+    answer: str = Field(description="A model answer, as the scripted teacher words it.")
+    faults: tuple[Fault, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    flaw: FlawKind | None = Field(default=None, description="What the scripted teacher's first draft does wrong.")
+
+
+# --- what comes out -----------------------------------------------------------------------------------------
+
+
+class Usage(Record):
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+        )
+
+
+class Outcome(Record):
+    """What the checks of the goal found; the score is their product."""
+
+    state: bool = Field(description="Every assertion on the end state holds.")
+    untouched: bool = Field(description="No row changed that the goal does not change.")
+    allowed: bool = Field(description="No forbidden effect took place.")
+    grounded: bool = Field(description="Identifiers and told facts were seen before they were used.")
+    confirmed: bool = Field(description="Every change was seen to have taken place.")
+    told: bool = Field(description="The answer contains the facts it must contain.")
+    problems: tuple[str, ...] = ()
+
+    CHECKS: ClassVar[tuple[str, ...]] = ("state", "untouched", "allowed", "grounded", "confirmed", "told")
+
+    @property
+    def score(self) -> int:
+        return int(all(getattr(self, check) for check in self.CHECKS))
+
+    @property
+    def holds_without_answer(self) -> bool:
+        """The goal check of a recovery's proof, which runs calls and has no answer."""
+        return all(getattr(self, check) for check in self.CHECKS if check != "told")
+
+
+class Recovery(Record):
+    """Where in `messages` the trouble is; the proof cuts the trace along these lines."""
+
+    faults: tuple[str, ...] = Field(description="Kinds of the faults and wrong steps, in order.")
+    wrong: tuple[int, ...] = Field(default=(), description="Messages that are wrong steps (train is false).")
+    recovery: tuple[int, ...] = Field(default=(), description="Assistant messages that recover from the trouble.")
+    without_fault_holds: bool | None = Field(default=None, description="Proof: no fault, no recovery, goal reached.")
+    without_recovery_fails: bool | None = Field(default=None, description="Proof: fault, no recovery, goal missed.")
+
+
+class Verdict(Record):
+    principle: str
+    passed: bool
+    by: Literal["rule", "critic"]
+    severity: Literal["low", "medium", "high"]
+    at: int | None = Field(default=None, description="Index of the message it speaks of.")
+    why: str = ""
+
+
+class Trace(Record):
+    """One executed, checked conversation."""
+
+    id: str
+    kind: Kind
+    environment: str
+    template: str
+    index: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    difficulty: int = Field(ge=1, le=5)
+    messages: tuple[Message, ...] = Field(min_length=2)
+    tools: tuple[ToolDefinition, ...]
+    scenario: Scenario
+    outcome: Outcome | None = None
+    recovery: Recovery | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    state_digest: str = Field(description="Fingerprint of what the environment's state became.")
+    teacher: str = Field(description="Who played the agent.")
+    revisions: int = Field(default=0, ge=0, le=2, description="How often it was revised after a critique.")
+    usage: Usage = Usage()
+
+    def calls(self) -> Iterator[tuple[int, ToolCall, ToolMessage | None]]:
+        """Each call with the index of its message and the tool message that answers it."""
+        answers = {m.tool_call_id: m for m in self.messages if isinstance(m, ToolMessage)}
+        for at, message in enumerate(self.messages):
+            if isinstance(message, AssistantMessage):
+                for call in message.tool_calls or ():
+                    yield at, call, answers.get(call.id)
+
+    @property
+    def answer(self) -> str:
+        """The agent's last words to the user; empty when the last assistant message calls a tool."""
+        for message in reversed(self.messages):
+            if isinstance(message, AssistantMessage):
+                return "" if message.tool_calls else message.content
+        return ""
+
+
+class Preference(Record):
+    """A prompt with a better and a worse next assistant message: the shape that DPO trainers read."""
+
+    id: str
+    trace: str = Field(description="Id of the trace it came from.")
+    index: int = Field(ge=0)
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    chosen: tuple[AssistantMessage] = Field(description="One message.")
+    rejected: tuple[AssistantMessage] = Field(description="One message.")
+    tools: tuple[ToolDefinition, ...]
+    source: str = Field(description="Where the pair came from: 'revision:PRINCIPLE'.")
+    margin: float = Field(description="By how much the chosen one is better, in the source's own unit.")
+
+
+class Rejection(Record):
+    """An attempt that did not pass: where, why, on what evidence, and who is to blame."""
+
+    id: str
+    index: int = Field(ge=0)
+    attempt: int = Field(ge=0, description="0 is the first draft; 1 and 2 its revisions.")
+    kind: Kind
+    environment: str
+    template: str
+    stage: Stage
+    reason: str
+    blame: Blame
+    final: bool = Field(description="No further attempt was made: the scenario yields no trace.")
+    evidence: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
