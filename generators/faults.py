@@ -51,10 +51,12 @@ CODES: dict[FaultKind, str] = {
 class FaultPlan:
     """The faults of one rollout, and how far each has come."""
 
-    __slots__ = ("_calls", "_faults", "_reads", "_struck")
+    __slots__ = ("_calls", "_faults", "_reads", "_struck", "hits")
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self._faults = tuple(faults)
+        self.hits = 0
+        """How many calls have been spoiled so far."""
         self._calls: Counter[str] = Counter()
         self._reads = 0
         self._struck: dict[int, tuple[int, int]] = {}  # fault -> (clock, reads) when it first struck
@@ -73,7 +75,8 @@ class FaultPlan:
         self._calls[tool] += 1
         count = self._calls[tool]
         for number, fault in enumerate(self._faults):
-            if fault.tool == tool and count >= fault.nth and self._hits(number, fault, count, clock):
+            if fault.tool == tool and count >= fault.nth and self._strikes(number, fault, count, clock):
+                self.hits += 1
                 return fault
         return None
 
@@ -81,7 +84,7 @@ class FaultPlan:
         """A read came back whole: a stale writer now has fresh data."""
         self._reads += 1
 
-    def _hits(self, number: int, fault: Fault, count: int, clock: int) -> bool:
+    def _strikes(self, number: int, fault: Fault, count: int, clock: int) -> bool:
         since, reads = self._struck.setdefault(number, (clock, self._reads))
         match fault.kind:
             case "server_down" | "permission":

@@ -17,10 +17,17 @@ import yaml
 
 from tracemill.errors import ScenarioError
 
+_INNER_START = re.compile(r"([.!?] +)([a-z])")
 _PART = re.compile(r"<([a-z_][\w.]*)>|\{([a-z_]\w*)\}")
 COMMON = Path(__file__).parent / "prompts" / "words.yaml"
 
 Part = tuple[str, str]  # ("text" | "symbol" | "slot", what)
+
+
+class Prose(str):
+    """A value that is part of the sentence: it may get a capital letter where a sentence begins with it."""
+
+    __slots__ = ()
 
 
 class Grammar:
@@ -43,25 +50,42 @@ class Grammar:
         """One wording, beginning with a capital letter. Raises ScenarioError for an unknown symbol or slot."""
         if symbol not in self._rules:
             raise ScenarioError(f"no wording for {symbol!r}: add it to the environment's words")
-        out: list[str] = []
+        out: list[Part] = []
         self._walk(symbol, rng, values, tone, out)
-        text = re.sub(r"[ \t]{2,}", " ", "".join(out)).strip()
-        return text[:1].upper() + text[1:]
+        return _joined(out)
 
-    def _walk(
-        self, symbol: str, rng: random.Random, values: Mapping[str, object], tone: str, out: list[str]
-    ) -> None:
+    def _walk(self, symbol: str, rng: random.Random, values: Mapping[str, object], tone: str, out: list[Part]) -> None:
         toned = f"{symbol}@{tone}"
         texts = self._rules[toned if toned in self._rules else symbol]
-        for kind, what in texts[int(rng.random() * len(texts))]:
+        for part in texts[int(rng.random() * len(texts))]:
+            kind, what = part
             if kind == "text":
-                out.append(what)
+                out.append(part)
             elif kind == "symbol":
                 self._walk(what, rng, values, tone, out)
             elif what in values:
-                out.append(str(values[what]))
+                value = values[what]
+                out.append(("text" if isinstance(value, Prose) else "value", str(value)))
             else:
                 raise ScenarioError(f"wording {symbol!r} needs a value for {{{what}}}; there are {sorted(values)}")
+
+
+def _joined(parts: Sequence[Part]) -> str:
+    """The parts as prose: sentences begin with a capital, no doubled spaces. Values stay as they are to the letter,
+    but for the first letter of the whole text: what an agent must repeat exactly may be among them."""
+    out: list[str] = []
+    begins = True
+    for kind, text in parts:
+        if kind == "text":
+            if out and out[-1].endswith(" "):
+                text = text.lstrip(" ")
+            text = _INNER_START.sub(lambda match: match[1] + match[2].upper(), text)
+        if begins and text.strip() and (kind == "text" or not out):
+            text = _capitalised(text)
+        if text:
+            out.append(text)
+        begins = "".join(out[-2:]).rstrip(" ").endswith((".", "!", "?")) or not "".join(out).strip()
+    return "".join(out).strip()
 
 
 @functools.cache
@@ -75,6 +99,13 @@ def read_rules(path: Path) -> dict[str, list[str]]:
     if not isinstance(loaded, dict) or not all(isinstance(texts, list) for texts in loaded.values()):
         raise ScenarioError(f"{path.name}: expected a map from symbols to lists of texts")
     return {str(symbol): [str(text) for text in texts] for symbol, texts in loaded.items()}
+
+
+def _capitalised(text: str) -> str:
+    """With a capital first letter, unless the first word is a name of code (get_order, /a/path)."""
+    at = len(text) - len(text.lstrip())
+    word = text[at:].split(" ", 1)[0].rstrip(".,:;!?")
+    return text[:at] + text[at : at + 1].upper() + text[at + 1 :] if word.replace("'", "").replace("-", "").isalpha() else text
 
 
 def _parse(text: str) -> list[Part]:

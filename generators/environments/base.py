@@ -56,10 +56,30 @@ class Row:
 
     @property
     def key(self) -> str:
-        return str(getattr(self, _fields(type(self))[0]))
+        key: str = getattr(self, _fields(type(self))[0])
+        return key
 
 
 R = TypeVar("R", bound=Row)
+
+
+class Base(Generic[R]):
+    """The rows of a table as a world begins: never changed, shared by all rollouts, indexed when asked."""
+
+    __slots__ = ("_indices", "rows")
+
+    def __init__(self, rows: dict[str, R]) -> None:
+        self.rows = rows
+        self._indices: dict[str, dict[object, list[R]]] = {}
+
+    def having(self, field: str, value: object) -> Iterable[R]:
+        """Rows whose field has this value, in the table's order."""
+        if field not in self._indices:
+            index: dict[object, list[R]] = {}
+            for row in self.rows.values():
+                index.setdefault(getattr(row, field), []).append(row)
+            self._indices[field] = index
+        return self._indices[field].get(value, ())
 
 
 class Table(Generic[R]):
@@ -68,15 +88,16 @@ class Table(Generic[R]):
     That makes a fresh state cost nothing, whatever its size, and the difference between two states plain to see.
     """
 
-    __slots__ = ("_base", "changes", "name")
+    __slots__ = ("_base", "_rows", "changes", "name")
 
-    def __init__(self, name: str, base: Mapping[str, R] | None = None) -> None:
+    def __init__(self, name: str, base: Base[R] | None = None) -> None:
         self.name = name
-        self._base: Mapping[str, R] = base or {}
+        self._base: Base[R] = base or Base({})
+        self._rows: Mapping[str, R] = self._base.rows
         self.changes: dict[str, R | None] = {}
 
     def get(self, key: str) -> R | None:
-        return self.changes[key] if key in self.changes else self._base.get(key)
+        return self.changes[key] if key in self.changes else self._rows.get(key)
 
     def __getitem__(self, key: str) -> R:
         """Raises ToolError `not_found`, so that a tool can simply look up what it was given."""
@@ -90,25 +111,30 @@ class Table(Generic[R]):
 
     def __iter__(self) -> Iterator[R]:
         if not self.changes:
-            return iter(self._base.values())
-        return self._changed()
+            return iter(self._rows.values())
+        return self._with_changes(self._rows.values())
 
-    def _changed(self) -> Iterator[R]:
-        for key, row in self._base.items():
-            now = self.changes.get(key, row)
+    def _with_changes(self, rows: Iterable[R]) -> Iterator[R]:
+        """These rows of the base as they are now, then the new ones."""
+        for row in rows:
+            key = row.key
+            now = self.changes[key] if key in self.changes else row
             if now is not None:
                 yield now
-        for key, row_or_none in self.changes.items():
-            if key not in self._base and row_or_none is not None:
-                yield row_or_none
+        for key, new in self.changes.items():
+            if key not in self._rows and new is not None:
+                yield new
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def where(self, **fields: object) -> list[R]:
-        """Rows whose fields equal these values."""
+        """Rows whose fields equal these values, in the table's order."""
         wanted = list(fields.items())
-        return [row for row in self if all(getattr(row, name) == value for name, value in wanted)]
+        (first, value), rest = wanted[0], wanted[1:]
+        if not self.changes:
+            return [row for row in self._base.having(first, value) if all(getattr(row, name) == v for name, v in rest)]
+        return [row for row in self if all(getattr(row, name) == v for name, v in wanted)]
 
     def put(self, row: R) -> R:
         """Insert or replace."""
@@ -124,21 +150,21 @@ class Table(Generic[R]):
 
     def next_id(self, prefix: str, start: int = 1) -> str:
         """A new id: the prefix and the first free number from `start`, or from the largest in use."""
-        used = [int(k[len(prefix) :]) for k in (*self._base, *self.changes) if k.startswith(prefix) and k[len(prefix) :].isdigit()]
+        used = [int(k[len(prefix) :]) for k in (*self._rows, *self.changes) if k.startswith(prefix) and k[len(prefix) :].isdigit()]
         return f"{prefix}{max([start - 1, *used]) + 1}"
 
     def difference(self) -> dict[str, R | None]:
         """Rows that are not what they were, volatile fields apart; None where one was removed."""
         found: dict[str, R | None] = {}
         for key, row in self.changes.items():
-            before = self._base.get(key)
+            before = self._rows.get(key)
             if row is before or (row is not None and before is not None and solid(row) == solid(before)):
                 continue
             found[key] = row
         return found
 
-    def freeze(self) -> dict[str, R]:
-        return {row.key: row for row in self}
+    def freeze(self) -> Base[R]:
+        return Base({row.key: row for row in self})
 
 
 @dataclass(frozen=True)
@@ -179,6 +205,8 @@ class Environment:
     policy: ClassVar[str | Path]
     words: ClassVar[Path | dict[str, list[str]]] = {}
     departments: ClassVar[tuple[str, ...]] = ("support",)
+    instant: ClassVar[bool] = True
+    """Tools run at once, in this process, so that a reference can be tried out while a scenario is drawn."""
 
     handovers: Table[Handover]
 
@@ -207,7 +235,7 @@ class Environment:
 
     @classmethod
     def tools(cls, kind: Kind) -> tuple[ToolDefinition, ...]:
-        """What the agent is offered in a trace of this kind."""
+        """The tools that are at hand in a trace of this kind."""
         return _offered(cls, kind)
 
     @classmethod
@@ -266,6 +294,7 @@ class Environment:
         if drift is not None and isinstance(arguments, dict):
             old, new = str(drift.detail["old"]), str(drift.detail["new"])
             if old in arguments:
+                self.faults.hits += 1
                 return refusal(marked.effect, "invalid_arguments", str(drift.detail["message"]))
             if new in arguments:
                 arguments = {old if key == new else key: value for key, value in arguments.items()}
@@ -358,7 +387,7 @@ class Environment:
         """Hand the case to a human colleague when it cannot be finished with the tools at hand."""
         if department not in self.departments:
             raise ToolError("not_found", f"no department {department!r}; there are {', '.join(self.departments)}")
-        case = Handover(self.handovers.next_id("CASE", 101), department, summary)
+        case = Handover(self.handovers.next_id("CASE-", 101), department, summary)
         return {"case": self.handovers.put(case).id, "department": department}
 
 
@@ -376,12 +405,15 @@ def as_text(content: Json) -> str:
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 def plain(value: Any) -> Json:
     """Rows and tuples as JSON values."""
-    if value is None or isinstance(value, str | int | float):
+    if type(value) in _SCALARS:
         return value
     if isinstance(value, Row):
-        return {name: plain(getattr(value, name)) for name in _fields(type(value))}
+        return {name: one if type(one := getattr(value, name)) in _SCALARS else plain(one) for name in _fields(type(value))}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Iterable):
@@ -411,7 +443,7 @@ def _table_names(cls: type[Any]) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=512)
-def _world(cls: type[Any], world: int) -> dict[str, dict[str, Row]]:
+def _world(cls: type[Any], world: int) -> dict[str, Base[Row]]:
     blank = cls.__new__(cls)
     blank.world, blank.faults, blank.clock = world, FaultPlan(), 0
     for name in _table_names(cls):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib
 
 from tracemill.errors import EnvironmentMissing
@@ -11,22 +10,33 @@ from tracemill.generators.environments.base import Environment
 
 BUILT_IN = {
     "store": "tracemill.generators.environments.store.goals:Store",
-#    "calendar": "tracemill.generators.environments.calendar.goals:Calendar",
-#    "travel": "tracemill.generators.environments.travel.goals:Travel",
-#    "bank": "tracemill.generators.environments.bank.goals:Bank",
-#    "helpdesk": "tracemill.generators.environments.helpdesk.goals:Helpdesk",
-#    "workspace": "tracemill.generators.environments.workspace.goals:Workspace",
+    "calendar": "tracemill.generators.environments.calendar.goals:Calendar",
+    "travel": "tracemill.generators.environments.travel.goals:Travel",
+    "bank": "tracemill.generators.environments.bank.goals:Bank",
+    "helpdesk": "tracemill.generators.environments.helpdesk.goals:Helpdesk",
+    "workspace": "tracemill.generators.environments.workspace.goals:Workspace",
 }
 
 
-@functools.cache
+_LOADED: dict[str, type[Environment]] = {}
+"""By reference and by the class's own name, which is what a trace carries."""
+
+
 def environment(name: str) -> type[Environment]:
-    """The environment class. Raises EnvironmentMissing with what was looked for and what there is."""
+    """The environment of that name, or of that reference (`module:Class`, `servers.yaml`), which from then on is known
+    by its name too. Raises EnvironmentMissing with what was looked for and what there is."""
+    if name not in _LOADED:
+        found = _load(name)
+        _LOADED[name] = found
+        _LOADED[found.name] = found
+    return _LOADED[name]
+
+
+def _load(name: str) -> type[Environment]:
     if name.endswith((".yaml", ".yml")):
         from tracemill.generators.environments.mcp import mcp_environment  # needs the extra `mcp`
 
-        built: type[Environment] = mcp_environment(name)
-        return built
+        return mcp_environment(name)
     target = BUILT_IN.get(name, name)
     if ":" not in target:
         near = difflib.get_close_matches(name, BUILT_IN, n=1)

@@ -55,7 +55,13 @@ def goal(*, kinds: tuple[Kind, ...] = KINDS) -> Callable[[F], F]:
 
 @functools.cache
 def templates(cls: type[Any]) -> dict[str, tuple[Kind, ...]]:
-    """Names of an environment's goal templates, each with the trace kinds it suits."""
+    """Names of an environment's goal templates, each with the trace kinds it suits.
+
+    A class whose goals are no methods (`mcp.py`) says so itself, by `goal_templates` and `draw_goal`.
+    """
+    if hasattr(cls, "goal_templates"):
+        listed: dict[str, tuple[Kind, ...]] = cls.goal_templates()
+        return listed
     found: dict[str, tuple[Kind, ...]] = {}
     for base in cls.__mro__:
         for name, function in vars(base).items():
@@ -286,6 +292,9 @@ def draw(
     cls: type[Environment], template: str, *, index: int, seed: int, kind: Kind, world: int, persona: Persona, rng: random.Random
 ) -> Scenario:
     """Draw a scenario from a template. Raises ScenarioError if twenty draws find nothing fit."""
+    own: Callable[..., Scenario] | None = getattr(cls, "draw_goal", None)
+    if own is not None:
+        return own(template, index=index, seed=seed, kind=kind, world=world, persona=persona, rng=rng)
     for _ in range(20):
         draft = Draft(cls(world), template, rng, persona)
         try:
@@ -315,7 +324,14 @@ class Done:
 
 
 async def judge(scenario: Scenario, env: Environment, done: Sequence[Done], answer: str, *, heard_last: str = "") -> Outcome:
-    """Check a finished rollout against its goal. `env` is the live instance; `heard_last` what the user said last."""
+    """Check a finished rollout against its goal, or against the honest end that a permanent fault has left of it.
+
+    `env` is the live instance; `heard_last` is what the user said last.
+    """
+    end = scenario.honest_end
+    if end is not None:
+        changed = {"assertions": end.assertions, "touches": end.touches, "facts": end.facts}
+        scenario = scenario.model_copy(update=changed)
     problems: list[str] = []
 
     def check(name: str, found: list[str]) -> bool:
@@ -383,17 +399,17 @@ def _ungrounded(scenario: Scenario, env: Environment, done: Sequence[Done], hear
 
 
 def _unconfirmed(env: Environment, done: Sequence[Done]) -> list[str]:
-    """Changes whose success nothing showed: neither the write's own answer nor a later read."""
+    """Writes whose success nothing showed: neither their own answer nor a later result that names a row they changed."""
     found: list[str] = []
-    changed = env.changes()
+    changed: dict[str, Json] | None = None
     for at, one in enumerate(done):
-        if one.result.ok:
+        if one.result.ok or not one.result.touched:
             continue
-        for key in one.result.touched:
-            row_id = key.split("/", 1)[1]
-            later = (d.result.text + json.dumps(d.call.arguments) for d in done[at + 1 :] if d.result.ok)
-            if key in changed and not any(row_id in text for text in later):
-                found.append(f"{one.call.tool} ended in {one.result.code!r} and nothing showed that {key} was changed")
+        changed = env.changes() if changed is None else changed
+        ids = [key.split("/", 1)[1] for key in one.result.touched if key in changed]
+        later = [d.result.text + json.dumps(d.call.arguments) for d in done[at + 1 :] if d.result.ok]
+        if ids and not any(row_id in text for text in later for row_id in ids):
+            found.append(f"{one.call.tool} ended in {one.result.code!r} and nothing showed whether {ids[0]} was changed")
     return found
 
 
@@ -413,6 +429,13 @@ def tells(fact: Fact, text: str) -> bool:
 def numbers(text: str) -> list[float]:
     """All numbers of a text; '1,234.50' is one."""
     return [float(match.replace(",", "").rstrip(".")) for match in _NUMBER.findall(text) if match.strip("-,")]
+
+
+def spellings(fact: Fact) -> tuple[str, ...]:
+    """How a fact is likely to be written."""
+    if fact.number is None:
+        return fact.spellings
+    return tuple(dict.fromkeys((f"{fact.number:.2f}", f"{fact.number:,.2f}", f"{fact.number:g}", str(fact.number))))
 
 
 def fact_text(fact: Fact) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, create_model
 
 from tracemill.errors import SchemaError
-from tracemill.schemas.check import Checker, Problem, schema_problems
+from tracemill.schemas.check import Checker, Problem
 from tracemill.trace import KINDS, Effect, Json, Kind, ToolDefinition, canonical
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,7 +101,6 @@ def _without_titles(schema: Json) -> Json:
         return [_without_titles(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: _without_titles(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
-    return kept
+    return {key: _without_titles(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
 
 

@@ -105,21 +105,32 @@ Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage
 # --- tools --------------------------------------------------------------------------------------------------
 
 
-class ToolDefinition(Record):
-    """What a model is told of a tool, and the effect, which the rules read."""
+class FunctionSpec(Record):
+    """What a model is told of a tool."""
 
     name: str = Field(min_length=1)
     description: str = ""
     parameters: dict[str, Json] = Field(description="JSON Schema of the arguments object.")
+
+
+class OfferedTool(Record):
+    """As in the `tools` list of the OpenAI chat API, and as chat templates render it."""
+
+    type: Literal["function"] = "function"
+    function: FunctionSpec
+
+
+class ToolDefinition(FunctionSpec):
+    """A tool with its effect, which the model is not told and the rules read."""
+
     effect: Effect = Field(
         default="write",
         description="read: changes nothing; write: can be undone; irreversible: cannot. Unknown counts as write.",
     )
 
-    def openai(self) -> dict[str, Json]:
-        """As in the `tools` list of the OpenAI chat API."""
-        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {"type": "function", "function": function}
+    def offered(self) -> OfferedTool:
+        spec = FunctionSpec(name=self.name, description=self.description, parameters=self.parameters)
+        return OfferedTool(function=spec)
 
 
 # --- scenario: one seeded job -------------------------------------------------------------------------------
@@ -235,7 +246,17 @@ class Mistake(Record):
     times: int = Field(default=1, ge=1)
 
 
-FlawKind = Literal["no_reasoning", "unconfirmed", "blind_retry", "false_claim", "wrong_fact", "skipped_lookup"]
+FlawKind = Literal["no_reasoning", "unconfirmed", "skipped_lookup", "blind_retry", "wrong_fact", "false_claim"]
+
+
+class HonestEnd(Record):
+    """The goal that is left when a permanent fault makes the real one impossible: hand over, and say so."""
+
+    department: str
+    problem: str = Field(description="What the user is told could not be done.")
+    assertions: tuple[Assertion, ...]
+    touches: tuple[str, ...]
+    facts: tuple[Fact, ...]
 
 
 class Scenario(Record):
@@ -263,6 +284,7 @@ class Scenario(Record):
     answer: str = Field(description="A model answer, as the scripted teacher words it.")
     faults: tuple[Fault, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
+    honest_end: HonestEnd | None = Field(default=None, description="Takes the goal's place if a fault is permanent.")
     flaw: FlawKind | None = Field(default=None, description="What the scripted teacher's first draft does wrong.")
 
 
@@ -333,7 +355,8 @@ class Trace(Record):
     seed: int = Field(ge=0)
     difficulty: int = Field(ge=1, le=5)
     messages: tuple[Message, ...] = Field(min_length=2)
-    tools: tuple[ToolDefinition, ...]
+    tools: tuple[OfferedTool, ...] = Field(description="What the agent was offered.")
+    effects: dict[str, Effect] = Field(description="Effect of each offered tool, by name.")
     scenario: Scenario
     outcome: Outcome | None = None
     recovery: Recovery | None = None
@@ -342,6 +365,17 @@ class Trace(Record):
     teacher: str = Field(description="Who played the agent.")
     revisions: int = Field(default=0, ge=0, le=2, description="How often it was revised after a critique.")
     usage: Usage = Usage()
+    digest: str = Field(default="", description="Fingerprint of all other fields, as `fingerprint()` makes it.")
+
+    def sealed(self) -> Trace:
+        """The trace with its digest."""
+        return self.model_copy(update={"digest": self.seal()})
+
+    def seal(self) -> str:
+        """What the digest should be."""
+        plain = self.plain()
+        plain.pop("digest")
+        return fingerprint(plain)
 
     def calls(self) -> Iterator[tuple[int, ToolCall, ToolMessage | None]]:
         """Each call with the index of its message and the tool message that answers it."""
@@ -369,7 +403,7 @@ class Preference(Record):
     prompt: tuple[Message, ...] = Field(min_length=1)
     chosen: tuple[AssistantMessage] = Field(description="One message.")
     rejected: tuple[AssistantMessage] = Field(description="One message.")
-    tools: tuple[ToolDefinition, ...]
+    tools: tuple[OfferedTool, ...]
     source: str = Field(description="Where the pair came from: 'revision:PRINCIPLE'.")
     margin: float = Field(description="By how much the chosen one is better, in the source's own unit.")
 
@@ -389,3 +423,4 @@ class Rejection(Record):
     final: bool = Field(description="No further attempt was made: the scenario yields no trace.")
     evidence: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
+    usage: Usage = Field(default=Usage(), description="On the final rejection: all tokens that the scenario took.")

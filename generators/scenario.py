@@ -1,0 +1,110 @@
+"""Scenarios: a pure function of (run seed, mix, index).
+
+Kind, environment and template come from a sequence that fills space evenly instead of from dice, so that a mix is
+met closely by any run of indices, not only in the long run. Everything else is drawn from a generator seeded by
+(run seed, index).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tracemill.errors import ScenarioError
+from tracemill.generators import trouble
+from tracemill.generators.environments.base import Environment
+from tracemill.generators.environments.catalogue import BUILT_IN, environment
+from tracemill.generators.environments.goal import draw, templates
+from tracemill.generators.environments.people import FIRST, LAST
+from tracemill.generators.teachers.scripted import skippable_lookup
+from tracemill.trace import KINDS, Kind, Persona, Scenario
+
+TONES = ("plain", "plain", "terse", "chatty", "formal", "worried")
+# Steps of the three-dimensional additive recurrence R3 (M. Roberts, "The unreasonable effectiveness of quasirandom
+# sequences", 2018): powers of 1/g, g the root of x^4 = x + 1.
+_G = 1.2207440846057596
+_STEPS = (1 / _G, 1 / _G**2, 1 / _G**3)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What scenarios are drawn from. Weights need not sum to one; `flaws` is the share of scenarios whose first draft
+    the scripted teacher spoils; `worlds` how many initial states each environment has."""
+
+    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
+    environments: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(BUILT_IN, 1.0))
+    flaws: float = 0.0
+    worlds: int = 32
+
+
+def kind_of(seed: int, index: int, mix: Mix) -> Kind:
+    """The kind alone, without drawing the scenario."""
+    return _share(_point(seed, index, 0), mix.kinds)  # type: ignore[return-value]
+
+
+def scenario(seed: int, index: int, mix: Mix) -> Scenario:
+    """Raises ScenarioError where no template of the environment suits the kind or nothing fits."""
+    kind = kind_of(seed, index, mix)
+    suited = {name: weight for name, weight in mix.environments.items() if _suiting(environment(name), kind)}
+    if not suited:
+        raise ScenarioError(f"no environment of the mix has a template for {kind}", sorted(mix.environments))
+    cls = environment(_share(_point(seed, index, 1), suited))
+    names = _suiting(cls, kind)
+    first = int(_point(seed, index, 2) * len(names))
+    number = int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:6])
+    rng = random.Random(number)
+    for attempt in range(12):
+        template = names[(first + attempt // 4) % len(names)]
+        found = _attempt(cls, template, index, number, kind, mix, rng)
+        if found is not None:
+            return found
+    raise ScenarioError(f"{cls.name}: nothing fits {kind} at index {index} after 12 attempts, the last with {template}")
+
+
+def _attempt(cls: type[Environment], template: str, index: int, number: int, kind: Kind, mix: Mix, rng: random.Random) -> Scenario | None:
+    persona = Persona(name=f"{rng.choice(FIRST)} {rng.choice(LAST)}", tone=rng.choice(TONES))
+    world = rng.randrange(mix.worlds)
+    try:
+        drawn = draw(cls, template, index=index, seed=number, kind=kind, world=world, persona=persona, rng=rng)
+    except ScenarioError:
+        if mix.worlds == 1:
+            raise
+        return None
+    if kind == "error_recovery":
+        troubled = trouble.with_trouble(drawn, cls, rng)
+        if troubled is None:
+            return None
+        drawn = troubled
+    elif kind == "goal_decomposition" and rng.random() < 0.5:
+        drawn = trouble.with_obstacle(drawn, cls, rng)
+    elif kind == "tool_call" and rng.random() < 0.06:
+        drawn = trouble.with_injection(drawn, cls, rng)
+    if rng.random() < mix.flaws:
+        possible = list(trouble.flaws(drawn, skippable_lookup(drawn)))
+        if possible:
+            drawn = drawn.model_copy(update={"flaw": rng.choice(possible)})
+    return drawn
+
+
+def _suiting(cls: type[Environment], kind: Kind) -> list[str]:
+    return [name for name, kinds in templates(cls).items() if kind in kinds]
+
+
+def _point(seed: int, index: int, dimension: int) -> float:
+    start = random.Random(f"{seed}/{dimension}").random() if (seed, dimension) not in _STARTS else _STARTS[seed, dimension]
+    _STARTS[seed, dimension] = start
+    return (start + index * _STEPS[dimension]) % 1.0
+
+
+_STARTS: dict[tuple[int, int], float] = {}
+
+
+def _share(point: float, weights: Mapping[str, float]) -> str:
+    total = sum(weights.values())
+    for name, weight in weights.items():
+        point -= weight / total
+        if point < 0:
+            return name
+    return next(reversed(weights))

@@ -1,0 +1,176 @@
+"""The command line: `tracemill generate | verify | stats | show | environments | schema | tools`.
+
+Heavy packages (ray, datasets, pyarrow) are imported by the commands that need them, so that `tracemill --help` is
+there at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from tracemill.errors import TracemillError
+
+app = typer.Typer(
+    name="tracemill",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Verified training data for agents: executed, replayed and constitution-checked traces.",
+)
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a run.", exists=True, file_okay=False)]
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "`tracemill generate --out runs/first --accept 300`\n\n"
+    "`tracemill generate --config my.yaml --seed 7 --out runs/second`\n\n"
+    "`tracemill generate --environment my_module:MyEnvironment --out runs/mine`\n\n"
+    "Run the same command again to continue a run that was stopped or killed."
+)
+def generate(
+    out: Annotated[Path, typer.Option(help="Where the dataset goes; a run that is there already is continued.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings; flags win over it.")] = None,
+    accept: Annotated[int | None, typer.Option(help="How many accepted traces in all. [default: 300]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed and config, same accepted set. [default: 0]")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only these kinds: tool_call, goal_decomposition, error_recovery. Repeatable.")
+    ] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option(help="Only these: a built-in name, module:Class, or an MCP file. Repeatable.")
+    ] = None,
+    flaws: Annotated[float | None, typer.Option(help="Share of first drafts that the scripted teacher spoils. [default: 0.1]")] = None,
+    constitution: Annotated[Path | None, typer.Option(help="Your own constitution file.")] = None,
+    actors: Annotated[int | None, typer.Option(help="Ray actors. [default: one for each CPU]")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Rollouts in flight in each actor. [default: 32]")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto' for the running one).")] = None,
+) -> None:
+    """Make a dataset of verified traces."""
+    from tracemill.config import load_config
+
+    flags = {
+        "accept": accept, "seed": seed, "flaws": flaws, "constitution": constitution, "actors": actors, "concurrency": concurrency,
+        "kinds": dict.fromkeys(kind, 1.0) if kind else None,
+        "environments": dict.fromkeys(environment, 1.0) if environment else None,
+    }  # fmt: skip
+    sys.path.insert(0, str(Path.cwd()))  # so that module:Class finds a module in the working folder
+    with _refusals():
+        settings = load_config(config, flags)
+        from tracemill.generate import generate as make
+
+        code = make(settings, out, ray_address=ray_address)
+    raise typer.Exit(code)
+
+
+@app.command(epilog="**Example**\n\n`tracemill verify runs/first && echo fine`")
+def verify(
+    out: Out,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that check side by side. [default: one for each CPU]")] = 0,
+    report: Annotated[Path | None, typer.Option(help="Write all findings to this file as JSON lines.")] = None,
+) -> None:
+    """Check a dataset again from its files alone: schema, arguments, replay, goal, proofs, rules. Ends with 1 if a
+    single record fails."""
+    sys.path.insert(0, str(Path.cwd()))
+    with _refusals():
+        from tracemill.verify import verify as check
+
+        code = check(out, workers=workers, report=report)
+    raise typer.Exit(code)
+
+
+@app.command(epilog="**Example**\n\n`tracemill stats runs/first`")
+def stats(
+    out: Out,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """How diverse a run is: environments, templates, tools, call sequences, lengths, near-duplicates."""
+    with _refusals():
+        from tracemill.stats import show_stats
+
+        show_stats(out, as_json=as_json)
+
+
+@app.command(epilog="**Examples**\n\n`tracemill show runs/first`\n\n`tracemill show runs/first --kind error_recovery --limit 3`\n\n`tracemill show runs/first tm-0a1b…`")
+def show(
+    out: Out,
+    id: Annotated[str | None, typer.Argument(help="Only the trace whose id begins like this.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Only this environment.")] = None,
+    template: Annotated[str | None, typer.Option(help="Only this goal template.")] = None,
+    rejects: Annotated[bool, typer.Option("--rejects", help="Show the ledger instead of the accepted traces.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+) -> None:
+    """Page through traces, readably."""
+    with _refusals():
+        from tracemill.show import show_traces
+
+        show_traces(out, id=id, kind=kind, environment=environment, template=template, rejects=rejects, limit=limit)
+
+
+@app.command(epilog="**Examples**\n\n`tracemill environments`\n\n`tracemill environments store`\n\n`tracemill environments my_module:MyEnvironment`")
+def environments(
+    name: Annotated[str | None, typer.Argument(help="A built-in name, module:Class, or an MCP file: show it in detail.")] = None,
+) -> None:
+    """List the environments, or show one: policy, tools with their effects, goal templates."""
+    sys.path.insert(0, str(Path.cwd()))
+    with _refusals():
+        from tracemill.show import show_environments
+
+        show_environments(name)
+
+
+@app.command(epilog="**Examples**\n\n`tracemill schema`\n\n`tracemill schema trace > trace.schema.json`")
+def schema(
+    kind: Annotated[str | None, typer.Argument(help="trace, preference, rejection, scenario or plan.")] = None,
+) -> None:
+    """Print the JSON Schema of a record kind, or list them."""
+    from tracemill.schemas.check import RECORD_KINDS, record_schema
+
+    if kind is None:
+        for name in RECORD_KINDS:
+            typer.echo(f"{name:12} {str(record_schema(name).get('description', '')).splitlines()[0]}")
+        return
+    if kind not in RECORD_KINDS:
+        _fail(f"no record kind {kind!r}; there are {', '.join(RECORD_KINDS)}")
+    typer.echo(json.dumps(record_schema(kind), indent=2, ensure_ascii=False))
+
+
+@app.command(epilog="**Examples**\n\n`tracemill tools tools.json`\n\n`tracemill tools mcp-tools.jsonl --refused`")
+def tools(
+    file: Annotated[Path, typer.Argument(help="An MCP listing, OpenAI functions, or JSON lines of {server, tools}.", exists=True, dir_okay=False)],
+    refused: Annotated[bool, typer.Option("--refused", help="List only the refused ones.")] = False,
+) -> None:
+    """Load tool definitions and say which load, which are refused, and why."""
+    with _refusals():
+        from tracemill.show import show_tools
+
+        show_tools(file, only_refused=refused)
+
+
+class _refusals:
+    """Our own errors end the command with their message, not with a traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, TracemillError):
+            _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

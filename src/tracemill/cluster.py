@@ -1,0 +1,251 @@
+"""Ray: the only module that imports it.
+
+One actor owns one pipeline and keeps `concurrency` rollouts in flight in its own event loop. It gets scenario indices
+in small leases and streams finished records back in small batches; only indices go in, only records come out. The
+driver alone writes. An actor or a node that dies gives its leases back: the driver starts another in its place and
+retries by index. Ray's own retries are off, since a replayed stream loses and doubles records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from tracemill.config import Config
+from tracemill.job import build_pipeline
+from tracemill.writer import Parcel, Writer, pack
+
+BATCH = 32
+BATCH_SECONDS = 0.2
+LONELY_AFTER = 2  # deaths in company after which an index is run with nothing beside it
+GIVEN_UP_AFTER = 3  # deaths alone after which it is quarantined
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class Miller:
+    """Mills leases of indices. Several leases run side by side; the semaphore counts rollouts, not leases."""
+
+    def __init__(self, config: Config, concurrency: int) -> None:
+        self._pipeline = build_pipeline(config)
+        self._slots = asyncio.Semaphore(concurrency)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    async def mill(self, indices: list[int]) -> Any:
+        """Yields lists of parcels as they get ready, at most BATCH at a time or what came in BATCH_SECONDS."""
+        ready: asyncio.Queue[Parcel] = asyncio.Queue()
+        tasks = [asyncio.create_task(self._one(index, ready)) for index in indices]
+        left = len(indices)
+        while left:
+            batch = [await ready.get()]
+            since = time.monotonic()
+            while len(batch) < min(BATCH, left) and time.monotonic() - since < BATCH_SECONDS:
+                try:
+                    batch.append(ready.get_nowait())
+                except asyncio.QueueEmpty:
+                    await asyncio.sleep(0.005)
+            left -= len(batch)
+            yield batch
+        for task in tasks:
+            await task
+
+    async def _one(self, index: int, ready: asyncio.Queue[Parcel]) -> None:
+        async with self._slots:
+            ready.put_nowait(pack(await self._pipeline.mill(index)))
+
+
+@dataclass
+class _Worker:
+    """An actor as the driver sees it: its open leases and what is still out."""
+
+    actor: Any
+    leases: dict[Any, set[int]] = field(default_factory=dict)
+    """Stream of a lease -> indices that have not come back."""
+
+    @property
+    def out(self) -> int:
+        return sum(len(lease) for lease in self.leases.values())
+
+
+def start(*, address: str | None = None, cpus: int | None = None) -> None:
+    """Start a local Ray, or join the cluster at `address` ('auto' for the one that is running)."""
+    if ray.is_initialized():
+        return
+    quiet = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(address="local", num_cpus=cpus, object_store_memory=256 * 1024**2, **quiet)
+
+
+def run(
+    config: Config,
+    writer: Writer,
+    *,
+    actors: int,
+    on_progress: Callable[[int], None] = lambda in_flight: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    give_up_after: int = 5000,
+) -> str:
+    """Mill until the writer is full. Returns 'complete', 'stopped' or 'barren' (that many indices in a row rejected)."""
+    return _Drive(config, writer, actors, on_progress, should_stop, give_up_after).run()
+
+
+class _Drive:
+    def __init__(
+        self, config: Config, writer: Writer, actors: int, on_progress: Callable[[int], None], should_stop: Callable[[], bool], give_up_after: int
+    ) -> None:
+        self._config = config
+        self._writer = writer
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+        self._give_up_after = give_up_after
+        self._workers = [_Worker(self._actor()) for _ in range(actors)]
+        self._fresh = self._indices()
+        self._returned: list[int] = []
+        self._deaths: Counter[int] = Counter()
+        self._barren = 0
+
+    def run(self) -> str:
+        try:
+            while not self._writer.full:
+                if self._should_stop():
+                    return "stopped"
+                if self._barren >= self._give_up_after:
+                    return "barren"
+                self._lease()
+                self._collect()
+                self._on_progress(sum(worker.out for worker in self._workers))
+            return "complete"
+        finally:
+            for worker in self._workers:
+                ray.kill(worker.actor)
+
+    def _actor(self) -> Any:
+        # Leases of one index each, and one for the rest: more calls than that never wait in one actor.
+        return Miller.options(num_cpus=1, max_concurrency=self._config.concurrency + 8).remote(self._config, self._config.concurrency)
+
+    def _indices(self) -> Iterator[int]:
+        index = self._writer.frontier
+        while True:
+            index = max(index, self._writer.frontier)
+            if self._writer.wants(index):
+                yield index
+            index += 1
+
+    def _lease(self) -> None:
+        """Fill every actor up to its concurrency and a little more, so that it never runs dry between two leases."""
+        lonely = [index for index in self._returned if self._deaths[index] >= LONELY_AFTER]
+        if lonely:
+            self._lease_alone(lonely[0])
+            return
+        room = self._config.concurrency + max(BATCH, self._config.concurrency // 2)
+        for worker in self._workers:
+            if worker.out <= room - max(1, BATCH // 2):
+                indices = self._next(room - worker.out)
+                if indices:
+                    self._send(worker, indices)
+
+    def _lease_alone(self, index: int) -> None:
+        """An index that was there whenever an actor died runs with nothing beside it, so that it takes down nobody."""
+        if any(worker.out for worker in self._workers):
+            return
+        self._returned.remove(index)
+        self._send(self._workers[0], [index])
+
+    def _next(self, count: int) -> list[int]:
+        found = [index for index in self._returned[:count] if self._writer.wants(index)]
+        self._returned = self._returned[count:]
+        limit = self._writer.frontier + self._look_ahead()
+        while len(found) < count:
+            index = next(self._fresh)
+            if index > limit:
+                self._returned.append(index)
+                break
+            found.append(index)
+            if self._nothing_more():
+                break
+        return found
+
+    def _look_ahead(self) -> int:
+        """How far beyond the oldest open index work may go: it bounds what waits in memory."""
+        return max(4096, 16 * len(self._workers) * self._config.concurrency)
+
+    def _nothing_more(self) -> bool:
+        return self._writer.full
+
+    def _send(self, worker: _Worker, indices: list[int]) -> None:
+        stream = worker.actor.mill.options(num_returns="streaming").remote(indices)
+        worker.leases[stream] = set(indices)
+
+    def _collect(self) -> None:
+        """Take what has come, from whichever stream; wait half a second if nothing has."""
+        by_stream = {stream: worker for worker in self._workers for stream in worker.leases}
+        if not by_stream:
+            time.sleep(0.01)
+            return
+        ready, _ = ray.wait(list(by_stream), num_returns=len(by_stream), timeout=0.0, fetch_local=False)
+        if not ready:
+            ready, _ = ray.wait(list(by_stream), num_returns=1, timeout=0.5, fetch_local=False)
+        for stream in ready:
+            worker = by_stream[stream]
+            if stream not in worker.leases:
+                continue  # given back a moment ago
+            try:
+                self._take(worker, stream, ray.get(next(stream)))
+            except StopIteration:
+                self._returned += [index for index in worker.leases.pop(stream) if self._writer.wants(index)]
+            except RayActorError:
+                self._bury(worker)
+            except RayError:
+                self._fail(worker.leases.pop(stream))
+
+    def _take(self, worker: _Worker, stream: Any, batch: list[Parcel]) -> None:
+        for parcel in batch:
+            worker.leases[stream].discard(parcel["index"])
+            self._barren = 0 if parcel["trace"] else self._barren + 1
+            self._writer.add(parcel)
+        if not worker.leases[stream]:
+            del worker.leases[stream]
+
+    def _bury(self, worker: _Worker) -> None:
+        """The actor is dead: what it had goes back, and another takes its place."""
+        lost = [index for lease in worker.leases.values() for index in lease]
+        worker.leases.clear()
+        self._fail(lost)
+        worker.actor = self._actor()
+
+    def _fail(self, lost: Iterable[int]) -> None:
+        for index in lost:
+            self._deaths[index] += 1
+            if self._deaths[index] >= LONELY_AFTER + GIVEN_UP_AFTER:
+                self._writer.add(self._quarantine(index))
+            elif self._writer.wants(index):
+                self._returned.append(index)
+
+    def _quarantine(self, index: int) -> Parcel:
+        from tracemill.job import quarantined
+
+        return pack(quarantined(self._config, index, self._deaths[index]))
+
+
+def home() -> Path:
+    """Where the local Ray keeps its logs."""
+    return Path(ray._private.worker._global_node.get_session_dir_path())

@@ -1,0 +1,163 @@
+"""`tracemill generate`: a run with its live view and its summary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from tracemill.config import Config
+from tracemill.generators.scenario import kind_of
+from tracemill.job import build_job, run_record
+from tracemill.trace import Kind
+from tracemill.writer import Writer
+
+PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
+
+
+def generate(config: Config, out: Path, *, ray_address: str | None = None) -> int:
+    """Run to the end or to Ctrl-C; the exit code: 0 complete, 1 barren, 130 stopped."""
+    console = Console()
+    job = build_job(config)
+    quotas = config.quotas()
+    writer = Writer(out, quotas=quotas, kind_of=lambda index: kind_of(job.seed, index, job.mix), run=run_record(config))
+    before = writer.tally.accepted.total()
+    if before and not writer.full:
+        console.print(f"Continuing {escape(str(out))}: {before:,} of {sum(quotas.values()):,} are there.", highlight=False)
+    ending = "complete"
+    started = time.monotonic()
+    if not writer.full:
+        console.print(Text("Starting Ray …", style="dim"))
+        from tracemill import cluster
+
+        cluster.start(address=ray_address)
+        actors = config.actors or (os.cpu_count() or 1)
+        view = View(console, writer, quotas, actors * config.concurrency)
+        with _stoppable() as stop, view:
+            ending = cluster.run(config, writer, actors=actors, on_progress=view.update, should_stop=stop.is_set)
+    writer.close()
+    _summary(console, out, writer, ending, before, time.monotonic() - started)
+    return {"complete": 0, "barren": 1, "stopped": 130}[ending]
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self._asked = False
+
+    def is_set(self) -> bool:
+        return self._asked
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt  # a second Ctrl-C means now
+        self._asked = True
+
+
+@contextmanager
+def _stoppable() -> Iterator[_Stop]:
+    """Ctrl-C and SIGTERM end the run after the batch at hand."""
+    stop = _Stop()
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class View:
+    """Live: accepted by kind, rejected by stage, rate, time left, in flight, tokens. Without a terminal: a line now and then."""
+
+    def __init__(self, console: Console, writer: Writer, quotas: dict[Kind, int], slots: int) -> None:
+        self._console = console
+        self._writer = writer
+        self._slots = slots
+        self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), writer.tally.accepted.total())], maxlen=60)
+        self._total = sum(quotas.values())
+        self._progress = Progress(TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        self._bars: dict[str, TaskID] = {kind: self._progress.add_task(kind, total=number) for kind, number in quotas.items()}
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._shown = time.monotonic()
+
+    def __enter__(self) -> View:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, in_flight: int) -> None:
+        now = time.monotonic()
+        if now - self._shown < (0.25 if self._live else PLAIN_EVERY):
+            return
+        self._shown = now
+        self._recent.append((now, self._writer.tally.accepted.total()))
+        if self._live:
+            for kind, bar in self._bars.items():
+                self._progress.update(bar, completed=self._writer.tally.accepted[kind])
+            self._live.update(Group(self._progress, Text(self._line(in_flight), style="dim")))
+        else:
+            print(self._line(in_flight), file=sys.stderr, flush=True)
+
+    def _line(self, in_flight: int) -> str:
+        tally = self._writer.tally
+        (since, then), (now, count) = self._recent[0], self._recent[-1]
+        rate = (count - then) / (now - since) if now > since else 0.0
+        left = self._total - count
+        eta = _duration(left / rate) if rate else "?"
+        rejected = ", ".join(f"{stage} {number}" for stage, number in sorted(tally.rejected.items())) or "none"
+        return (
+            f"{count:,}/{self._total:,} accepted · rejected: {rejected} · revised {tally.revised} · {rate:.0f}/s · "
+            f"{eta} left · {min(in_flight, self._slots)} in flight · {tally.completion_tokens / 1e6:.2f}M tokens written"
+        )
+
+
+def _summary(console: Console, out: Path, writer: Writer, ending: str, before: int, seconds: float) -> None:
+    tally = writer.tally
+    made = tally.accepted.total() - before
+    grid = Table.grid(padding=(0, 2))
+    for kind, number in writer.quotas.items():
+        grid.add_row(kind, f"{tally.accepted[kind]:,} of {number:,}")
+    grid.add_row("rejected", ", ".join(f"{stage} {number:,}" for stage, number in sorted(tally.rejected.items())) or "none")
+    grid.add_row("revised drafts", f"{tally.revised:,}, {tally.preferences:,} preference pairs")
+    if made:
+        grid.add_row("speed", f"{made:,} accepted in {_duration(seconds)} ({made / seconds:.0f}/s)")
+        grid.add_row("tokens", f"{tally.prompt_tokens:,} read, {tally.completion_tokens:,} written")
+    where = escape(str(out))
+    state = {
+        "complete": f"[green]Done.[/] {tally.accepted.total():,} accepted traces are in [bold]{where}[/]",
+        "stopped": f"[yellow]Stopped.[/] Nothing is lost; run the same command again to continue [bold]{where}[/]",
+        "barren": f"[red]Given up:[/] nothing was accepted for thousands of scenarios in a row. See the reasons: tracemill show {where} --rejects",
+    }[ending]
+    console.print(state, highlight=False)
+    console.print(grid, highlight=False)
+    if ending == "complete":
+        console.print("\n[dim]What to do next[/]", highlight=False)
+        for command, why in (
+            (f"tracemill verify {where}", "check every record again from the files"),
+            (f"tracemill stats {where}", "see how diverse it is"),
+            (f"tracemill show {where} --limit 3", "read some"),
+            (f"""python -c "from datasets import load_dataset; print(load_dataset('{where}'))\"""", "use it"),
+        ):
+            console.print(f"  {command}  [dim]# {why}[/]", highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
