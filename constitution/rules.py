@@ -59,7 +59,9 @@ class Act:
 class Story:
     """A trace, read once for all rules."""
 
-    __slots__ = ("_upto", "acts", "answer", "answered_at", "failures", "heard", "judged", "replies", "scenario", "trace", "users")
+    __slots__ = (
+        "_known", "_upto", "acts", "answer", "answered_at", "failures", "heard", "judged", "replies", "scenario", "trace", "users",
+    )  # fmt: skip
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
@@ -70,6 +72,7 @@ class Story:
         length = 0
         self.users: list[tuple[int, str]] = []  # what the user said, in lower case
         self.replies: list[int] = []  # user messages that answer a question of the agent
+        self._known: dict[str, int] = {}  # identifiers that were found, with a message before which they were
         self._upto: list[int] = []  # how much of `heard` came before each message
         calling: list[tuple[int, AssistantMessage]] = []
         asked = False
@@ -107,8 +110,16 @@ class Story:
 
     def known(self, identifier: str, before: int | None = None) -> bool:
         """Whether system, user or tools had shown an identifier before the given message (any, if none is given)."""
+        until = len(self._upto) if before is None else before
+        if self._known.get(identifier, until + 1) <= until:
+            return True
+        if not self._look_for(identifier, len(self.heard) if before is None else self._upto[before]):
+            return False
+        self._known[identifier] = until
+        return True
+
+    def _look_for(self, identifier: str, end: int) -> bool:
         value = identifier.lower().strip("#-_./:\"'()")
-        end = len(self.heard) if before is None else self._upto[before]
         if occurs(value, self.heard, end):
             return True
         parts = [part for part in _SEPARATORS.split(value) if part]

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.goal import judge
+from tracemill.generators.faults import renamed
 from tracemill.generators.replay import Move, fresh, moves
-from tracemill.trace import AssistantMessage, Call, Fault, Message, Recovery, Scenario, Trace
+from tracemill.trace import AssistantMessage, Call, Message, Recovery, Scenario, Trace
 
 
 ERROR = '{"error": '
@@ -87,15 +88,6 @@ def _right_calls(scenario: Scenario, spoiled: Move) -> list[Call]:
         if spoiled.call == step.call and step.check is not None and any(f.kind == "timeout_written" for f in scenario.faults):
             right.append(step.check)
     return right
-
-
-def renamed(call: Call, drift: Fault, *, back: bool = False) -> Call:
-    """The call with the parameter name that the drift has brought, or back with the old one."""
-    if call.tool != drift.tool:
-        return call
-    old, new = str(drift.detail["old"]), str(drift.detail["new"])
-    was, now = (new, old) if back else (old, new)
-    return Call(tool=call.tool, arguments={now if key == was else key: value for key, value in call.arguments.items()})
 
 
 def problems(found: Recovery | None) -> list[str]:

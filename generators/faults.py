@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tracemill.trace import Fault, FaultKind, Json
+from tracemill.trace import Call, Fault, FaultKind, Json
 
 EXPLICIT: frozenset[FaultKind] = frozenset(
     {"timeout_written", "timeout_lost", "rate_limit", "server_error", "server_down", "permission", "stale", "schema_drift"}
@@ -126,6 +126,15 @@ def bend(fault: Fault, content: Json) -> Json:
         text = fault.detail.get("message", "")
         return {**content, "note": text} if isinstance(content, dict) else {"results": content, "note": text}
     return content
+
+
+def renamed(call: Call, drift: Fault, *, back: bool = False) -> Call:
+    """The call with the parameter name that the drift has brought, or back with the old one."""
+    if call.tool != drift.tool:
+        return call
+    old, new = str(drift.detail["old"]), str(drift.detail["new"])
+    was, now = (new, old) if back else (old, new)
+    return Call(tool=call.tool, arguments={now if key == was else key: value for key, value in call.arguments.items()})
 
 
 def longest_list(content: Json) -> tuple[str | None, list[Json]] | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tracemill.generators.environments.base import Environment
+from tracemill.generators.faults import renamed
 from tracemill.generators.teachers.base import Reply, Request, Teacher
 from tracemill.trace import (
-    AssistantMessage, Call, FunctionCall, Message, Scenario, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage,
+    AssistantMessage, Call, FunctionCall, Message, Scenario, Step, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage,
 )  # fmt: skip
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -83,8 +84,7 @@ class _Talk:
         self._env = env
         self._messages = messages
         self._pending = list(scenario.interjections)
-        steps = scenario.steps
-        self._awaited = {one.after: (steps[one.after].call, steps[one.after].fallback) for one in scenario.interjections}
+        self._awaited = {one.after: _ways(scenario, scenario.steps[one.after]) for one in scenario.interjections}
         self.made = 0
         self.troubled: list[str] = []
 
@@ -112,6 +112,12 @@ class _Talk:
             if any(call in succeeded for call in self._awaited[one.after]):
                 self._pending.remove(one)
                 self._messages.append(UserMessage(content=one.says))
+
+
+def _ways(scenario: Scenario, step: Step) -> list[Call]:
+    """The calls by which a reference step can be made."""
+    ways = [step.call, *([step.fallback] if step.fallback else [])]
+    return ways + [renamed(step.call, fault) for fault in scenario.faults if fault.kind == "schema_drift"]
 
 
 @functools.cache

@@ -135,7 +135,7 @@ def _with_fault(here: Ground, kind: FaultKind, number: int, rng: random.Random) 
             fits = matters
             detail["retry_after"] = rng.choice((2, 5, 10, 15, 20, 30, 45, 60, 90, 120))
         case "server_down":
-            fits = matters and step.fallback is not None and not _used_later(scenario, number)
+            fits = matters and _way_round(here, number, alone)
             if not fits and step.effect != "read":
                 end = _honest_end(here, number, kind, rng)
                 fits = end is not None
@@ -165,11 +165,19 @@ def _fault(scenario: Scenario, kind: FaultKind, number: int, detail: dict[str, J
     return Fault(kind=kind, tool=tool, nth=nth, explicit=kind in EXPLICIT, transient=kind in TRANSIENT, detail=detail)
 
 
-def _used_later(scenario: Scenario, number: int) -> bool:
-    """Whether a tool that is out for good from this step on would be missed again."""
-    tool = scenario.steps[number].call.tool
-    later = scenario.steps[number + 1 :]
-    return any(tool in (one.call.tool, one.check.tool if one.check else "") for one in later)
+def _way_round(here: Ground, number: int, alone: set[str]) -> bool:
+    """Whether the step's fallback shows all that the step would have shown, and its tool is not missed later on."""
+    step = here.scenario.steps[number]
+    later = here.scenario.steps[number + 1 :]
+    if step.fallback is None or any(step.call.tool in (one.call.tool, one.check.tool if one.check else "") for one in later):
+        return False
+    if not here.cls.instant:
+        return True
+    env = here.cls(here.scenario.world)
+    for before in here.scenario.steps[:number]:
+        env.run(before.call.tool, before.call.arguments)
+    shown = env.run(step.fallback.tool, step.fallback.arguments)
+    return shown.ok and all(text in shown.text for text in alone)
 
 
 def _check_tells(here: Ground, number: int, check: Call) -> bool:

@@ -399,7 +399,7 @@ def _ungrounded(scenario: Scenario, env: Environment, done: Sequence[Done], hear
 
 
 def _unconfirmed(env: Environment, done: Sequence[Done]) -> list[str]:
-    """Writes whose success nothing showed: neither their own answer nor a later result that names a row they changed."""
+    """Writes whose success nothing showed: neither their own answer nor a later read that names a row they changed."""
     found: list[str] = []
     changed: dict[str, Json] | None = None
     for at, one in enumerate(done):
@@ -407,7 +407,7 @@ def _unconfirmed(env: Environment, done: Sequence[Done]) -> list[str]:
             continue
         changed = env.changes() if changed is None else changed
         ids = [key.split("/", 1)[1] for key in one.result.touched if key in changed]
-        later = [d.result.text + json.dumps(d.call.arguments) for d in done[at + 1 :] if d.result.ok]
+        later = [d.result.text + json.dumps(d.call.arguments) for d in done[at + 1 :] if d.result.ok and d.result.effect == "read"]
         if ids and not any(row_id in text for text in later for row_id in ids):
             found.append(f"{one.call.tool} ended in {one.result.code!r} and nothing showed whether {ids[0]} was changed")
     return found
