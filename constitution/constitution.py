@@ -95,7 +95,10 @@ def load_constitution(path: str | Path | None = None) -> Constitution:
     try:
         constitution = Constitution.model_validate(loaded)
     except ValidationError as invalid:
-        problems += [_problem(error) for error in invalid.errors(include_url=False)]
+        errors = invalid.errors(include_url=False)
+        # a list whose entries are all wrong is called too short as well; that says nothing new
+        within = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+        problems += [_problem(error) for error in errors if not (error["type"] == "too_short" and error["loc"] in within)]
     problems += _beyond_types(loaded.get("principles"))
     if problems or constitution is None:
         raise ConfigError(f"the constitution {source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}", problems)

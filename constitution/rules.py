@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from tracemill.generators import plan as plans
-from tracemill.generators.environments.goal import numbers
+from tracemill.generators.environments.goal import leaves, numbers
 from tracemill.trace import AssistantMessage, Effect, Interjection, Json, SystemMessage, ToolMessage, Trace
 
 AMBIGUOUS = frozenset({"timeout", "server_error"})
@@ -219,25 +219,7 @@ def _alphanumeric(character: str) -> bool:
 
 
 def _strings(value: Json) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-
-
-def _leaves(value: Json) -> Iterator[str]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield str(value)
+    return (one for one in leaves(value) if isinstance(one, str))
 
 
 _ERROR = re.compile(r'\s*\{\s*"error"\s*:')
@@ -357,11 +339,11 @@ def ask_when_missing(story: Story) -> Iterator[Finding]:
             continue
         # a plain word or a small number may turn up in any tool; it means the withheld fact where the reference uses it
         anywhere = is_identifier(slot.value)
-        users = {step.call.tool for step in story.scenario.steps if slot.value in _leaves(step.call.arguments)}
+        users = {step.call.tool for step in story.scenario.steps if slot.value in map(str, leaves(step.call.arguments))}
         for act in story.judged:
             if act.name in HOUSEKEEPING or act.name == HAND_OVER or not (anywhere or act.name in users):
                 continue
-            if slot.value in _leaves(act.arguments) and not story.said(slot.value, act.at):
+            if slot.value in map(str, leaves(act.arguments)) and not story.said(slot.value, act.at):
                 yield Finding(act.at, f"{act.name} was given the {slot.label} {slot.value!r}, which the user had not told")
 
 
@@ -467,6 +449,8 @@ def _plan_problems(arguments: Mapping[str, Json]) -> list[str]:
     try:
         seen: set[str] = set()
         for one in arguments["subgoals"]:
+            if "tools" not in one:
+                raise KeyError("tools")
             if one["id"] in seen or not seen.issuperset(one["depends_on"]):
                 break
             seen.add(one["id"])
@@ -515,10 +499,10 @@ def _unaddressed(story: Story, made: list[Act]) -> Iterator[Finding]:
 
 
 def _plan_text(plan: Mapping[str, Json]) -> str:
-    parts = [str(one) for one in plan.get("constraints", ())]
+    parts = [str(one) for one in plan.get("constraints") or ()]
     for one in plan["subgoals"]:
         parts += [str(one.get("goal", "")), str(one.get("success_criterion", ""))]
-        parts += [str(each) for each in one.get("constraints", ())]
+        parts += [str(each) for each in one.get("constraints") or ()]
     return "\n".join(parts).lower()
 
 

@@ -15,7 +15,6 @@ from tracemill.generators.faults import renamed
 from tracemill.generators.replay import Move, fresh, moves
 from tracemill.trace import AssistantMessage, Call, Message, Recovery, Scenario, Trace
 
-
 ERROR = '{"error": '
 """How the text of a failed call begins."""
 
@@ -44,7 +43,7 @@ def locate(scenario: Scenario, messages: Sequence[Message], troubled: Collection
                 open_ends = [right for right in open_ends if not handed and move.call not in right]
         if not open_ends and at > max(spoiled):
             break
-    kinds = tuple(one.kind for one in (*scenario.faults, *scenario.mistakes))
+    kinds = (*(fault.kind for fault in scenario.faults), *(mistake.kind for mistake in scenario.mistakes))
     return Recovery(faults=kinds, wrong=wrong, recovery=tuple(recovery))
 
 

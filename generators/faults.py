@@ -31,9 +31,7 @@ EXPLICIT: frozenset[FaultKind] = frozenset(
 TRANSIENT: frozenset[FaultKind] = frozenset(
     {"timeout_written", "timeout_lost", "rate_limit", "server_error", "stale", "partial", "schema_drift", "wrong_record"}
 )
-REFUSING: frozenset[FaultKind] = frozenset(
-    {"timeout_lost", "rate_limit", "server_error", "server_down", "permission", "stale"}
-)
+REFUSING: frozenset[FaultKind] = frozenset({"timeout_lost", "rate_limit", "server_error", "server_down", "permission", "stale"})
 """Kinds whose call is not carried out."""
 
 CODES: dict[FaultKind, str] = {

@@ -53,5 +53,3 @@ def _unrevised(trace: Trace, planned_at: list[int]) -> list[str]:
         if later and later[0] not in planned_at:
             found.append(f"the plan was not revised after messages[{at}]")
     return found
-
-

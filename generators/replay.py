@@ -52,7 +52,9 @@ def drift(recorded: Sequence[Move], done: Sequence[Done]) -> list[str]:
     ]
 
 
-async def fresh(cls: type[Environment], scenario: Scenario, calls: Iterable[Move], *, faults: bool = True) -> tuple[Environment, list[Done]]:
+async def fresh(
+    cls: type[Environment], scenario: Scenario, calls: Iterable[Move], *, faults: bool = True
+) -> tuple[Environment, list[Done]]:
     """A fresh environment with the calls made in it; the caller closes it."""
     env = await cls.reset(scenario, faults=faults)
     try:

@@ -6,13 +6,23 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from tracemill.generators.environments.base import Environment
+from tracemill.generators.environments.base import Environment, remembered
 from tracemill.generators.faults import renamed
 from tracemill.generators.teachers.base import Reply, Request, Teacher
 from tracemill.trace import (
-    AssistantMessage, Call, FunctionCall, Message, Scenario, Step, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage,
+    AssistantMessage,
+    Call,
+    FunctionCall,
+    Message,
+    Scenario,
+    Step,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
 )  # fmt: skip
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -42,7 +52,7 @@ async def rollout(
     agent: Teacher,
     user: Teacher,
     *,
-    budget: Budget = Budget(),  # noqa: B008 - frozen
+    budget: Budget = Budget(),
     prefix: Sequence[Message] = (),
     revision: int = 0,
     critique: str = "",
@@ -125,7 +135,7 @@ def _instructions(kind: str) -> str:
     return (PROMPTS / f"{kind}.txt").read_text(encoding="utf-8")
 
 
-@functools.cache
-def system_prompt(cls: Any, kind: str) -> str:
+@remembered
+def system_prompt(cls: type[Environment], kind: str) -> str:
     """What the agent is told first: how to work on this kind of trace, and the environment's policy."""
     return _instructions(kind) + cls.policy_text()

@@ -11,6 +11,7 @@ import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tracemill.errors import ScenarioError
 from tracemill.generators import trouble
@@ -19,9 +20,10 @@ from tracemill.generators.environments.catalogue import BUILT_IN, environment
 from tracemill.generators.environments.goal import draw, templates
 from tracemill.generators.environments.people import FIRST, LAST
 from tracemill.generators.teachers.scripted import skippable_lookup
-from tracemill.trace import KINDS, Kind, Persona, Scenario
+from tracemill.trace import KINDS, Kind, Persona, Scenario, Tone
 
-TONES = ("plain", "plain", "terse", "chatty", "formal", "worried")
+Name = TypeVar("Name", bound=str)
+TONES: tuple[Tone, ...] = ("plain", "plain", "terse", "chatty", "formal", "worried")
 # Steps of the three-dimensional additive recurrence R3 (M. Roberts, "The unreasonable effectiveness of quasirandom
 # sequences", 2018): powers of 1/g, g the root of x^4 = x + 1.
 _G = 1.2207440846057596
@@ -33,7 +35,7 @@ class Mix:
     """What scenarios are drawn from. Weights need not sum to one; `flaws` is the share of scenarios whose first draft
     the scripted teacher spoils; `worlds` how many initial states each environment has."""
 
-    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
+    kinds: Mapping[Kind, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
     environments: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(BUILT_IN, 1.0))
     flaws: float = 0.0
     worlds: int = 32
@@ -41,7 +43,7 @@ class Mix:
 
 def kind_of(seed: int, index: int, mix: Mix) -> Kind:
     """The kind alone, without drawing the scenario."""
-    return _share(_point(seed, index, 0), mix.kinds)  # type: ignore[return-value]
+    return _share(_point(seed, index, 0), mix.kinds)
 
 
 def scenario(seed: int, index: int, mix: Mix) -> Scenario:
@@ -101,10 +103,10 @@ def _point(seed: int, index: int, dimension: int) -> float:
 _STARTS: dict[tuple[int, int], float] = {}
 
 
-def _share(point: float, weights: Mapping[str, float]) -> str:
+def _share(point: float, weights: Mapping[Name, float]) -> Name:
     total = sum(weights.values())
     for name, weight in weights.items():
         point -= weight / total
         if point < 0:
             return name
-    return next(reversed(weights))
+    return list(weights)[-1]

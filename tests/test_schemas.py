@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -592,3 +593,39 @@ def _is_within(wanted: list[str], place: list[str]) -> bool:
     """Whether the parts occur in this order; pydantic also names the branch of a union."""
     rest = iter(place)
     return all(part in rest for part in wanted)
+
+
+# --- docs/records.md ----------------------------------------------------------------------------------------
+
+DOCUMENT = (ROOT / "docs/records.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", sorted({*RECORD_KINDS} - {"scenario"}))
+def test_the_documented_example_conforms(kind: str) -> None:
+    (example,) = re.findall(rf"```json {kind}\n(.*?)\n```", DOCUMENT, re.DOTALL)
+    record = json.loads(example)
+    for exact in (False, True):
+        assert record_checker(kind, exact=exact).problems(record) == []
+    if kind in write.TYPES:
+        write.TYPES[kind].model_validate(record)
+
+
+@pytest.mark.parametrize("kind", sorted({*RECORD_KINDS} - {"scenario", "plan"}))
+def test_the_document_names_every_column(kind: str) -> None:
+    section = DOCUMENT.split(f"## {kind.title()}\n")[1].split("\n## ")[0]
+    assert set(record_schema(kind)["properties"]) <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_the_documented_code_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    digests, validating = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    trace = hand_made().sealed()
+    names: dict[str, Any] = {}
+    exec(digests, names)
+    assert names["fingerprint"]({key: value for key, value in trace.plain().items() if key != "digest"}) == trace.digest
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trace.schema.json").write_text(write.text("trace"), encoding="utf-8")
+    (tmp_path / "traces.jsonl").write_text(trace.json_text() + '\n{"kind": "chat"}\n', encoding="utf-8")
+    exec(validating, {})
+    printed = capsys.readouterr().out.splitlines()
+    assert "$.kind 'chat' is not one of ['tool_call', 'goal_decomposition', 'error_recovery']" in printed
+    assert all(line.startswith("$ '") and line.endswith("is a required property") for line in printed if "$.kind" not in line)

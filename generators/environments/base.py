@@ -18,10 +18,21 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NotRequired,  # pydantic wants it from here before Python 3.12
+    ParamSpec,
+    Self,
+    TypeVar,
+    cast,
+)
 
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict  # pydantic wants it from here before Python 3.12
+from typing_extensions import TypedDict
 
 from tracemill.errors import ScenarioError
 from tracemill.generators import plan
@@ -61,6 +72,16 @@ class Row:
 
 
 R = TypeVar("R", bound=Row)
+P = ParamSpec("P")
+V = TypeVar("V")
+
+
+def remembered(function: Callable[P, V]) -> Callable[P, V]:
+    """functools.lru_cache for functions of a class, typed as what it wraps (mypy takes type[C] for unhashable).
+
+    It holds a few hundred values: enough for the worlds of a run, and no more of them than memory can bear.
+    """
+    return cast("Callable[P, V]", functools.lru_cache(maxsize=512)(function))
 
 
 class Base(Generic[R]):
@@ -118,7 +139,7 @@ class Table(Generic[R]):
         """These rows of the base as they are now, then the new ones."""
         for row in rows:
             key = row.key
-            now = self.changes[key] if key in self.changes else row
+            now = self.changes.get(key, row)
             if now is not None:
                 yield now
         for key, new in self.changes.items():
@@ -426,13 +447,13 @@ def solid(row: Row) -> dict[str, Json]:
     return {name: plain(getattr(row, name)) for name in _fields(type(row)) if name not in row.volatile}
 
 
-@functools.cache
-def _fields(cls: type[Any]) -> tuple[str, ...]:
+@remembered
+def _fields(cls: type[Row]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
-@functools.cache
-def _table_names(cls: type[Any]) -> tuple[str, ...]:
+@remembered
+def _table_names(cls: type[Environment]) -> tuple[str, ...]:
     names: list[str] = []
     for base in reversed(cls.__mro__):
         for name, hint in vars(base).get("__annotations__", {}).items():
@@ -442,9 +463,9 @@ def _table_names(cls: type[Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-@functools.lru_cache(maxsize=512)
-def _world(cls: type[Any], world: int) -> dict[str, Base[Row]]:
-    blank = cls.__new__(cls)
+@remembered
+def _world(cls: type[Environment], world: int) -> dict[str, Base[Row]]:
+    blank = object.__new__(cls)
     blank.world, blank.faults, blank.clock = world, FaultPlan(), 0
     for name in _table_names(cls):
         setattr(blank, name, Table[Any](name))
@@ -452,8 +473,8 @@ def _world(cls: type[Any], world: int) -> dict[str, Base[Row]]:
     return {name: getattr(blank, name).freeze() for name in _table_names(cls)}
 
 
-@functools.cache
-def _toolbox(cls: type[Any]) -> dict[str, Tool]:
+@remembered
+def _toolbox(cls: type[Environment]) -> dict[str, Tool]:
     found: dict[str, Tool] = {}
     for base in cls.__mro__:  # a subclass's own tools first, the common ones last
         for name, function in vars(base).items():
@@ -462,20 +483,20 @@ def _toolbox(cls: type[Any]) -> dict[str, Tool]:
     return found
 
 
-@functools.cache
-def _offered(cls: type[Any], kind: Kind) -> tuple[ToolDefinition, ...]:
+@remembered
+def _offered(cls: type[Environment], kind: Kind) -> tuple[ToolDefinition, ...]:
     return tuple(marked.definition for marked in cls.toolbox().values() if kind in marked.kinds)
 
 
-@functools.cache
-def _policy(cls: type[Any]) -> str:
+@remembered
+def _policy(cls: type[Environment]) -> str:
     text = cls.policy.read_text(encoding="utf-8") if isinstance(cls.policy, Path) else cls.policy
     if not text.strip():
         raise ScenarioError(f"environment {cls.name!r} has an empty policy")
     return text.strip()
 
 
-@functools.cache
-def _grammar(cls: type[Any]) -> Grammar:
+@remembered
+def _grammar(cls: type[Environment]) -> Grammar:
     own = read_rules(cls.words) if isinstance(cls.words, Path) else cls.words
     return Grammar({**common_rules(), **own})

@@ -18,7 +18,6 @@ The user's first message and the model answer come from the environment's words,
 
 from __future__ import annotations
 
-import functools
 import json
 import random
 import re
@@ -28,10 +27,24 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tracemill.errors import ScenarioError
-from tracemill.generators.environments.base import Environment, Result
+from tracemill.generators.environments.base import Environment, Result, remembered
 from tracemill.trace import (
-    Assertion, Call, Constraint, Ending, Fact, Forbidden, Interjection, Json, Kind, KINDS, Outcome, Persona,
-    Scenario, Slot, Step, Subgoal,
+    KINDS,
+    Assertion,
+    Call,
+    Constraint,
+    Ending,
+    Fact,
+    Forbidden,
+    Interjection,
+    Json,
+    Kind,
+    Outcome,
+    Persona,
+    Scenario,
+    Slot,
+    Step,
+    Subgoal,
 )  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -53,8 +66,8 @@ def goal(*, kinds: tuple[Kind, ...] = KINDS) -> Callable[[F], F]:
     return mark
 
 
-@functools.cache
-def templates(cls: type[Any]) -> dict[str, tuple[Kind, ...]]:
+@remembered
+def templates(cls: type[Environment]) -> dict[str, tuple[Kind, ...]]:
     """Names of an environment's goal templates, each with the trace kinds it suits.
 
     A class whose goals are no methods (`mcp.py`) says so itself, by `goal_templates` and `draw_goal`.
@@ -141,15 +154,11 @@ class Draft:
         """After the last call the user adds something: a constraint, or another wish altogether."""
         if not self.steps:
             raise ScenarioError(f"{self.template}: interject() comes after a call")
-        self.interjections.append(
-            Interjection(after=len(self.steps) - 1, says=says, constraint=constraint, changes_goal=changes_goal)
-        )
+        self.interjections.append(Interjection(after=len(self.steps) - 1, says=says, constraint=constraint, changes_goal=changes_goal))
 
     # --- the reference ---
 
-    def subgoal(
-        self, goal: str, success: str, *, after: Sequence[str] | None = None, constraints: Sequence[int] = ()
-    ) -> None:
+    def subgoal(self, goal: str, success: str, *, after: Sequence[str] | None = None, constraints: Sequence[int] = ()) -> None:
         """The calls that follow serve this sub-goal. It depends on the one before, or on those named in `after`
         (by their `goal`). Without this, each call or parallel group is a sub-goal of its own."""
         depends = tuple(self._named[name] for name in after) if after is not None else self._before()
@@ -456,5 +465,3 @@ def leaves(value: Json) -> Iterator[Json]:
 
 def _as_call(pair: tuple[str, dict[str, Json]] | None) -> Call | None:
     return None if pair is None else Call(tool=pair[0], arguments=pair[1])
-
-

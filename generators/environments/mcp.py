@@ -15,6 +15,7 @@ import os
 import random
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Self
 
@@ -154,7 +155,8 @@ class McpEnvironment(Environment):
             links = [name for name in folders if (at / name).is_symlink()]
             for name in sorted([*names, *links]):
                 if not self._ignored(prefix + name):
-                    found[prefix + name] = self._row(at / name)
+                    with suppress(FileNotFoundError):  # a server's own temporary file, gone by now
+                        found[prefix + name] = self._row(at / name)
             if prefix and not folders and not names:
                 found[prefix] = self._row(at)
         return dict(sorted(found.items()))
@@ -172,8 +174,8 @@ class McpEnvironment(Environment):
     def _row(self, path: Path) -> dict[str, Json]:
         if path.is_symlink():
             return {"link": self._session.outward(str(path.readlink()))}
-        if path.is_dir():
-            return {"folder": True}
+        if not path.is_file():
+            return {"folder": path.is_dir()}  # a pipe or a socket is there as well, and must not be read
         raw = path.read_bytes()
         try:
             return {"content": self._session.outward(raw.decode("utf-8"))}

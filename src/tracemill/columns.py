@@ -105,5 +105,3 @@ def _shape(hint: Any) -> str:
     if origin is tuple:
         return "texts" if inner[0] is str else "records"
     return {str: "text", int: "whole", float: "real", bool: "flag"}.get(hint, "json")
-
-

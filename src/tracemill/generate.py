@@ -87,7 +87,9 @@ class View:
         self._slots = slots
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), writer.tally.accepted.total())], maxlen=60)
         self._total = sum(quotas.values())
-        self._progress = Progress(TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        self._progress = Progress(
+            TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.percentage:>3.0f}%")
+        )
         self._bars: dict[str, TaskID] = {kind: self._progress.add_task(kind, total=number) for kind, number in quotas.items()}
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._shown = time.monotonic()
@@ -160,4 +162,6 @@ def _summary(console: Console, out: Path, writer: Writer, ending: str, before: i
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
+    return (
+        f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
+    )

@@ -15,7 +15,17 @@ from tracemill.generators.environments.goal import Done, judge
 from tracemill.generators.replay import Move, drift, fresh, moves
 from tracemill.schemas.check import record_checker
 from tracemill.trace import (
-    AssistantMessage, Blame, Message, Outcome, Recovery, Stage, SystemMessage, ToolMessage, Trace, UserMessage, Verdict,
+    AssistantMessage,
+    Blame,
+    Message,
+    Outcome,
+    Recovery,
+    Stage,
+    SystemMessage,
+    ToolMessage,
+    Trace,
+    UserMessage,
+    Verdict,
 )  # fmt: skip
 
 KIND_PROBLEMS = {"tool_call": tool_call.problems, "goal_decomposition": goal_decomposition.problems}

@@ -17,7 +17,16 @@ from tracemill.generators.scenario import Mix, kind_of, scenario
 from tracemill.generators.teachers.base import Teacher
 from tracemill.inspection import Finding, inspect
 from tracemill.trace import (
-    AssistantMessage, Blame, Message, Preference, Rejection, Scenario, Stage, Trace, Usage, fingerprint,
+    AssistantMessage,
+    Blame,
+    Message,
+    Preference,
+    Rejection,
+    Scenario,
+    Stage,
+    Trace,
+    Usage,
+    fingerprint,
 )  # fmt: skip
 
 REVISIONS = 2
@@ -91,7 +100,12 @@ class Pipeline:
             if not isinstance(found, Finding):
                 if back is not None and any(v.principle == back.principle and v.passed for v in found.verdicts):
                     preferences.append(self._pair(trace, messages, back, attempt))
-                checked = {"outcome": found.outcome, "state_digest": found.state_digest, "recovery": found.recovery, "verdicts": found.verdicts}
+                checked = {
+                    "outcome": found.outcome,
+                    "state_digest": found.state_digest,
+                    "recovery": found.recovery,
+                    "verdicts": found.verdicts,
+                }
                 accepted = trace.model_copy(update={**checked, "usage": usage}).sealed()
                 return Milled(index, accepted, tuple(rejections), tuple(preferences))
             last = attempt == REVISIONS
@@ -104,7 +118,9 @@ class Pipeline:
         rejections[-1] = rejections[-1].model_copy(update={"usage": usage})
         return Milled(index, None, tuple(rejections))
 
-    async def _play(self, drawn: Scenario, cls: type[Environment], before: tuple[Message, ...], attempt: int, back: _Back | None) -> Rollout:
+    async def _play(
+        self, drawn: Scenario, cls: type[Environment], before: tuple[Message, ...], attempt: int, back: _Back | None
+    ) -> Rollout:
         env = await cls.reset(drawn)
         try:
             if back is None:
@@ -184,5 +200,3 @@ class Pipeline:
             id=f"{self.job.id_of(index)}.0", index=index, attempt=0, kind=kind, environment="", template="",
             stage="rollout", reason=error.message, blame="infrastructure", final=True, evidence=error.problems,
         )  # fmt: skip
-
-

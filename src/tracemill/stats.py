@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 TRACE_COLUMNS = ("id", "kind", "environment", "template", "difficulty", "messages", "effects", "scenario")
 REJECTION_COLUMNS = ("stage", "reason", "blame", "final")
+SORTS = (("fault of a tool", "fault"), ("wrong step of the agent", "mistake"))
 BATCH = 256  # rows read at a time: some ten megabytes
 TOP = 10
 SIMILAR = 0.8
@@ -126,8 +127,9 @@ def row_count(path: Path) -> int:
         raise _unreadable(path, reason) from reason
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[list[Row]]:
-    """These columns of a shard, some rows at a time, JSON columns as text. Raises DatasetError."""
+def read_rows(path: Path, columns: Sequence[str], only: Collection[int] | None = None) -> Iterator[list[Row]]:
+    """These columns of a shard, some rows at a time, JSON columns as text; of all rows, or of those at `only`.
+    Raises DatasetError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -136,8 +138,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[list[Row]]:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 raise DatasetError(f"{path} is no shard of tracemill: it has no column {', '.join(map(repr, missing))}")
+            start = 0
             for batch in file.iter_batches(BATCH, columns=list(columns)):
-                yield batch.to_pylist()
+                if only is None:
+                    yield batch.to_pylist()
+                else:
+                    wanted = [at - start for at in sorted(only) if start <= at < start + batch.num_rows]
+                    yield [row for at in wanted for row in batch.slice(at, 1).to_pylist()]
+                start += batch.num_rows
     except (OSError, pa.ArrowException) as reason:
         raise _unreadable(path, reason) from reason
 
@@ -266,16 +274,18 @@ class _Traces:
             "never_called": never,
             "never_called_share": _share(len(never), len(self._effects)),
             "calls": self._calls.total(),
+            "calls_of_unknown_tools": sum(number for tool, number in self._calls.items() if tool not in self._effects),
             "failed_calls": self._failed.total(),
             "by_tool": {
                 tool: {
                     "calls": number,
                     "failed": self._failed[tool],
                     "traces": self._users[tool],
-                    "effect": self._effects.get(tool),  # None for one that was never offered: a wrong call
-                    "environments": sorted(self._homes.get(tool, ())),
+                    "effect": self._effects[tool],
+                    "environments": sorted(self._homes[tool]),
                 }
                 for tool, number in _ranked(self._calls)
+                if tool in self._effects
             },
         }
 
@@ -476,7 +486,7 @@ def _headline(report: Mapping[str, Json]) -> Text:
         line.append(f", {_number(report['preference_pairs'], 'preference pair')}")
     if run["complete"] is not None:
         line.append(" · ").append("complete" if run["complete"] else "not complete yet", "green" if run["complete"] else "yellow")
-    for name in ("seed", "teacher", "tracemill"):
+    for name in ("seed", "teacher"):
         if run[name] is not None:
             line.append(f" · {name} {clean(str(run[name]))}", "dim")
     return line
@@ -494,20 +504,23 @@ def _what(report: Mapping[str, Json]) -> Iterator[RenderableType]:
     _row(grid, "all", *(_count(report["kinds"][kind]) for kind in kinds), _count(total), _percent(total, total), style="bold")
     yield _indented(grid)
     yield Text()
-    trouble = {f"{one['kind']} ({one['sort']})": one["traces"] for one in report["trouble"]["kinds"]}
     yield _side_by_side(
-        _counted("Difficulty", report["difficulties"], total),
-        _counted("Tone of the user", report["tones"], total),
-        _counted("Ending", report["endings"], total),
+        _counted("difficulty", report["difficulties"], total),
+        _counted("tone of the user", report["tones"], total),
+        _counted("ending", report["endings"], total),
     )
-    if trouble:
-        yield _heading("Trouble", f"faults and wrong steps, in {_number(report['trouble']['traces'], 'trace')}")
-        yield _side_by_side(*_halves(trouble, total))
-    templates = report["templates"]["traces"]
-    yield _heading("Templates", f"{len(templates)} distinct; the most and the least frequent")
-    ranked = list(templates.items())
-    parts = (ranked, []) if len(ranked) <= TOP else (ranked[: TOP // 2], ranked[-(TOP // 2) :])
-    yield _side_by_side(*(_counted("template", dict(part), total) for part in parts if part))
+    trouble = report["trouble"]
+    if trouble["traces"]:
+        yield _heading("Trouble", f"in {_number(trouble['traces'], 'trace')}")
+        parts = ((title, {one["kind"]: one["traces"] for one in trouble["kinds"] if one["sort"] == sort}) for title, sort in SORTS)
+        yield _side_by_side(*(_counted(title, part, total, 8) for title, part in parts if part))
+    ranked = list(report["templates"]["traces"].items())
+    yield _heading("Templates", f"{len(ranked)} distinct")
+    if len(ranked) <= TOP:
+        yield _indented(_counted("template", dict(ranked), total, 8))
+    else:
+        most, least = dict(ranked[: TOP // 2]), dict(ranked[-(TOP // 2) :])
+        yield _side_by_side(_counted("most frequent", most, total, 0), _counted("least frequent", least, total, 0))
 
 
 def _tool_tables(tools: Mapping[str, Json], sequences: Mapping[str, Json]) -> Iterator[RenderableType]:
@@ -518,9 +531,9 @@ def _tool_tables(tools: Mapping[str, Json], sequences: Mapping[str, Json]) -> It
     grid = _grid("tool", "effect", "environment", ">calls", ">share", ">failed", ">traces", "")
     for name, one in list(tools["by_tool"].items())[:TOP]:
         homes = one["environments"]
-        where = homes[0] if len(homes) == 1 else f"{len(homes)} environments" if homes else "-"
+        where = homes[0] if len(homes) == 1 else f"{len(homes)} environments"
         numbers = (_count(one["calls"]), _percent(one["calls"], tools["calls"]), _count(one["failed"]), _count(one["traces"]))
-        _row(grid, name, one["effect"] or "unknown tool", where, *numbers, _bar(one["calls"], most, 12))
+        _row(grid, name, one["effect"], where, *numbers, _bar(one["calls"], most, 12))
     yield _indented(grid)
     rest = len(tools["by_tool"]) - TOP
     if rest > 0:
@@ -564,10 +577,7 @@ def _texts(report: Mapping[str, Json]) -> Iterator[RenderableType]:
 def _rejection_tables(rejections: Mapping[str, Json]) -> Iterator[RenderableType]:
     if not rejections["reasons"]:
         return
-    stages = ", ".join(f"{stage} {number:,}" for stage, number in rejections["stages"].items())
-    blame = ", ".join(f"{who} {number:,}" for who, number in rejections["blame"].items())
-    about = f"{_number(rejections['final'], 'scenario')} lost ({stages}), {_number(rejections['revised'], 'draft')} sent back"
-    yield _heading("Rejections", about if stages else f"no scenario lost, {_number(rejections['revised'], 'draft')} sent back")
+    yield _heading("Rejections", f"{_number(rejections['final'], 'scenario')} lost, {_number(rejections['revised'], 'draft')} sent back")
     grid = _grid("stage", "reason", ">lost", ">sent back", "")
     most = max(one["final"] + one["revised"] for one in rejections["reasons"])
     for one in rejections["reasons"][: TOP + 2]:
@@ -577,8 +587,9 @@ def _rejection_tables(rejections: Mapping[str, Json]) -> Iterator[RenderableType
     rest = len(rejections["reasons"]) - TOP - 2
     if rest > 0:
         yield _note(f"and {_number(rest, 'more reason')}; --json lists all")
-    if blame:
-        yield _note(f"to blame for what was lost: {blame}")
+    for title, name in (("lost at", "stages"), ("to blame", "blame")):
+        if rejections[name]:
+            yield _note(f"{title}: " + ", ".join(f"{one} {number:,}" for one, number in rejections[name].items()))
 
 
 def _heading(title: str, about: str = "") -> Text:
@@ -599,22 +610,16 @@ def _row(grid: Table, *cells: str | Text, style: str = "") -> None:
     grid.add_row(*(Text(clean(cell)) if isinstance(cell, str) else cell for cell in cells), style=style)
 
 
-def _counted(title: str, counts: Mapping[str, int], total: int) -> Table:
-    grid = _grid(title, ">traces", ">share", "")
+def _counted(title: str, counts: Mapping[str, int], total: int, bars: int = 5) -> Table:
+    grid = _grid(title, ">", ">", *([""] if bars else []))
     most = max(counts.values(), default=1)
     for name, number in counts.items():
-        _row(grid, name, _count(number), _percent(number, total), _bar(number, most, 8))
+        _row(grid, name, _count(number), _percent(number, total), *([_bar(number, most, bars)] if bars else []))
     return grid
 
 
-def _halves(counts: Mapping[str, int], total: int) -> list[Table]:
-    items = list(counts.items())
-    middle = (len(items) + 1) // 2
-    return [_counted("kind", dict(part), total) for part in (items[:middle], items[middle:]) if part]
-
-
 def _side_by_side(*tables: Table) -> RenderableType:
-    return _indented(Columns(tables, padding=(0, 3)))
+    return _indented(Columns(tables, padding=(0, 2)))
 
 
 def _indented(what: RenderableType) -> Padding:

@@ -141,9 +141,12 @@ class Call(Record):
     arguments: dict[str, Json]
 
 
+Tone = Literal["plain", "terse", "chatty", "formal", "worried"]
+
+
 class Persona(Record):
     name: str
-    tone: Literal["plain", "terse", "chatty", "formal", "worried"]
+    tone: Tone
 
 
 class Slot(Record):

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from tracemill import card
 from tracemill.columns import Row, table, to_row
 from tracemill.errors import DatasetError
 from tracemill.pipeline import Milled
@@ -187,8 +188,6 @@ class Writer:
         self._lock.close()
 
     def write_run(self) -> None:
-        from tracemill import card
-
         write_whole(self.out / "run.json", json.dumps({**self._run, "counts": self.tally.plain(), "complete": self.full}, indent=2) + "\n")
         write_whole(self.out / "README.md", card.render(self.out, self._run, self.tally, complete=self.full))
 
@@ -286,7 +285,9 @@ class Writer:
         if not path.exists():
             stray = [entry.name for entry in self.out.iterdir() if not entry.name.startswith(".")]
             if stray:
-                raise DatasetError(f"{self.out} is not empty and holds no run: choose another --out", [f"found {name}" for name in sorted(stray)[:5]])
+                raise DatasetError(
+                    f"{self.out} is not empty and holds no run: choose another --out", [f"found {name}" for name in sorted(stray)[:5]]
+                )
             return
         before = json.loads(path.read_text(encoding="utf-8"))
         if before.get("digest") != self._run.get("digest"):

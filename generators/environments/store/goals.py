@@ -82,7 +82,15 @@ class Store(StoreTools):
         g.call("get_order", order_id=order.id, why="only a pending order can go elsewhere")
         g.subgoal("change the address", "the order carries the new address")
         what = f"send order {order.id} to {road}, {city} {postcode}"
-        g.call("change_address", order_id=order.id, street=road, city=city, postcode=postcode, why="the order is still here and the new address is known", confirm=what)
+        g.call(
+            "change_address",
+            order_id=order.id,
+            street=road,
+            city=city,
+            postcode=postcode,
+            why="the order is still here and the new address is known",
+            confirm=what,
+        )
         g.expect("orders", order.id, street=road, city=city, postcode=postcode)
         g.tell(order.id, road)
 
@@ -109,10 +117,22 @@ class Store(StoreTools):
             g.variant("open")
             g.interject(f"One more thing: the new one must not cost more than {limit:.0f}.", constraint=cap)
         g.subgoal("find a fitting replacement", f"a {old.category} in stock at {limit:.0f} or less is chosen", constraints=[cap])
-        g.call("search_products", category=old.category, max_price=limit, why=f"the replacement has to be a {old.category} in stock within the limit")
+        g.call(
+            "search_products",
+            category=old.category,
+            max_price=limit,
+            why=f"the replacement has to be a {old.category} in stock within the limit",
+        )
         g.subgoal("exchange the item", "the order holds the new item and the new total", constraints=[cap])
         what = f"replace the {old.name} in order {order.id} by the {new.name} at {new.price:.2f}"
-        done = g.call("exchange_item", order_id=order.id, old_product_id=old.id, new_product_id=new.id, why=f"the {new.name} is the best that is in stock within the limit", confirm=what)
+        done = g.call(
+            "exchange_item",
+            order_id=order.id,
+            old_product_id=old.id,
+            new_product_id=new.id,
+            why=f"the {new.name} is the best that is in stock within the limit",
+            confirm=what,
+        )
         items = [{"product_id": i.product_id, "name": i.name, "price": i.price} for i in self.orders[order.id].items]
         g.expect("orders", order.id, items=items, total=done["new_total"])
         g.expect("products", new.id, stock=new.stock - 1)
@@ -138,7 +158,14 @@ class Store(StoreTools):
         rule = g.constraint(f"the refund goes to the {where}", where)
         g.subgoal("start the return", "the return is requested and the refund is known", constraints=[rule])
         what = f"return the {item.name} of order {order.id} and refund {item.price:.2f} to the {where}"
-        g.call("request_return", order_id=order.id, product_ids=[item.product_id], refund_to=where, why="the item was delivered in time and the customer wants to send it back", confirm=what)
+        g.call(
+            "request_return",
+            order_id=order.id,
+            product_ids=[item.product_id],
+            refund_to=where,
+            why="the item was delivered in time and the customer wants to send it back",
+            confirm=what,
+        )
         g.expect("orders", order.id, status="return requested", refund=item.price, refund_to=where)
         if where == "gift balance":
             g.expect("customers", customer.id, gift_balance=round(customer.gift_balance + item.price, 2))
@@ -210,7 +237,15 @@ class Store(StoreTools):
         g.interject(f"Actually, don't cancel it. Please send it to {road}, {city} {postcode} instead.", constraint=keep, changes_goal=True)
         g.subgoal("send the order to the new address", "the order carries the new address", constraints=[keep])
         what = f"keep order {order.id} and send it to {road}, {city} {postcode}"
-        g.call("change_address", order_id=order.id, street=road, city=city, postcode=postcode, why="the customer now wants the order at another address", confirm=what)
+        g.call(
+            "change_address",
+            order_id=order.id,
+            street=road,
+            city=city,
+            postcode=postcode,
+            why="the customer now wants the order at another address",
+            confirm=what,
+        )
         g.forbid("cancel_order", "the customer no longer wants that")
         g.expect("orders", order.id, status="pending", street=road, city=city, postcode=postcode)
         g.put(street=road, city=city)
@@ -239,7 +274,15 @@ class Store(StoreTools):
         listed = ", ".join(o.id for o in pending)
         for number, order in enumerate(pending):
             what = f"send orders {listed} to {road}, {city} {postcode}" if number == 0 else ""
-            g.call("change_address", order_id=order.id, street=road, city=city, postcode=postcode, why=f"{order.id} is pending and goes to the new home", confirm=what)
+            g.call(
+                "change_address",
+                order_id=order.id,
+                street=road,
+                city=city,
+                postcode=postcode,
+                why=f"{order.id} is pending and goes to the new home",
+                confirm=what,
+            )
             g.expect("orders", order.id, street=road, city=city, postcode=postcode)
             g.tell(order.id)
         g.put(order_ids=listed)
@@ -249,7 +292,9 @@ class Store(StoreTools):
         """Two products, paid by gift balance if it is enough: a choice that depends on what the look-ups say."""
         customer = g.pick(c for c in self.customers if c.gift_balance > 0)
         first, second = g.some(sorted({p.category for p in self.products if p.stock > 0}), 2)
-        cheapest = [min((p for p in self.products.where(category=c) if p.stock > 0), key=lambda p: (p.price, p.id)) for c in (first, second)]
+        cheapest = [
+            min((p for p in self.products.where(category=c) if p.stock > 0), key=lambda p: (p.price, p.id)) for c in (first, second)
+        ]
         price = round(sum(p.price for p in cheapest), 2)
         pay = "gift balance" if customer.gift_balance >= price else "payment method"
         g.put(first=first, second=second)
