@@ -230,7 +230,7 @@ def _other_record(here: Ground, number: int, alone: set[str], detail: dict[str, 
     for name, value in call.arguments.items():
         if not isinstance(value, str):
             continue
-        for table in here.env._tables():
+        for table in here.env.tables():
             others = [row.key for row in table if row.key != value] if value in table else []
             for other in rng.sample(others, min(5, len(others))):
                 arguments = {**call.arguments, name: other}

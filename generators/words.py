@@ -79,7 +79,6 @@ def _joined(parts: Sequence[Part]) -> str:
         if kind == "text":
             if out and out[-1].endswith(" "):
                 text = text.lstrip(" ")
-            text = _INNER_START.sub(lambda match: match[1] + match[2].upper(), text)
         if begins and text.strip() and (kind == "text" or not out):
             text = _capitalised(text)
         if text:
@@ -108,14 +107,18 @@ def _capitalised(text: str) -> str:
     return text[:at] + text[at : at + 1].upper() + text[at + 1 :] if word.replace("'", "").replace("-", "").isalpha() else text
 
 
+def _sentences(text: str) -> str:
+    return _INNER_START.sub(lambda match: match[1] + match[2].upper(), text)
+
+
 def _parse(text: str) -> list[Part]:
     parts: list[Part] = []
     end = 0
     for match in _PART.finditer(text):
         if match.start() > end:
-            parts.append(("text", text[end : match.start()]))
+            parts.append(("text", _sentences(text[end : match.start()])))
         parts.append(("symbol", match[1]) if match[1] else ("slot", match[2]))
         end = match.end()
     if end < len(text):
-        parts.append(("text", text[end:]))
+        parts.append(("text", _sentences(text[end:])))
     return parts

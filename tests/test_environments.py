@@ -78,7 +78,7 @@ def test_one_goal_has_twenty_wordings(name: str, template: str) -> None:
 @pytest.mark.parametrize("name", list(BUILT_IN))
 def test_an_environment_is_rich_enough(name: str) -> None:
     cls = environment(name)
-    rows = sum(len(table) for table in cls(0)._tables())
+    rows = sum(len(table) for table in cls(0).tables())
     own = [tool for tool in cls.toolbox().values() if tool.name not in ("wait", "update_plan", "transfer_to_human")]
     assert rows >= 200
     assert len(own) >= 8

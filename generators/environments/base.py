@@ -39,7 +39,7 @@ from tracemill.generators import plan
 from tracemill.generators.environments.tool import Tool, method_tool, tool
 from tracemill.generators.faults import REFUSING, FaultPlan, bend, failure
 from tracemill.generators.words import Grammar, common_rules, read_rules
-from tracemill.trace import Effect, Json, Kind, Scenario, ToolDefinition, fingerprint
+from tracemill.trace import Effect, Json, Kind, OfferedTool, Scenario, ToolDefinition, fingerprint
 
 Code = Literal[
     "unknown_tool", "invalid_arguments", "not_found", "not_allowed", "conflict", "invariant",
@@ -235,8 +235,11 @@ class Environment:
         self.world = world
         self.faults = faults or FaultPlan()
         self.clock = 0  # seconds since the conversation began
-        for table, base in _world(type(self), world).items():
-            setattr(self, table, Table(table, base))
+        self._all: list[Table[Any]] = []
+        for name, base in _world(type(self), world).items():
+            table = Table[Any](name, base)
+            setattr(self, name, table)
+            self._all.append(table)
 
     # --- for the subclass ---
 
@@ -258,6 +261,11 @@ class Environment:
     def tools(cls, kind: Kind) -> tuple[ToolDefinition, ...]:
         """The tools that are at hand in a trace of this kind."""
         return _offered(cls, kind)
+
+    @classmethod
+    def offered(cls, kind: Kind) -> tuple[OfferedTool, ...]:
+        """The same tools as a model is told of them."""
+        return _told(cls, kind)
 
     @classmethod
     def policy_text(cls) -> str:
@@ -287,7 +295,7 @@ class Environment:
         if isinstance(prepared, Result):
             return prepared
         marked, arguments, fault = prepared
-        before = [(table, dict(table.changes)) for table in self._tables()]
+        before = [(table, dict(table.changes)) for table in self._all] if marked.effect != "read" else []
         try:
             if fault is not None and fault.kind == "wrong_record":
                 content = plain(self.perform(name, fault.detail["arguments"]))
@@ -342,7 +350,7 @@ class Environment:
         """Rows that differ from the initial state, by 'table/id'; None where one was removed."""
         return {
             f"{table.name}/{key}": None if row is None else solid(row)
-            for table in self._tables()
+            for table in self._all
             for key, row in table.difference().items()
         }
 
@@ -357,7 +365,7 @@ class Environment:
 
     def is_identifier(self, text: str) -> bool:
         """Whether a string names a row, so that using it without having seen it would be inventing it."""
-        return any(text in table for table in self._tables())
+        return text in _ids(type(self), self.world) or any(text in table.changes for table in self._all if table.changes)
 
     def _settle(self, before: list[tuple[Table[Any], dict[str, Any]]]) -> tuple[str, ...]:
         touched: list[str] = []
@@ -372,8 +380,9 @@ class Environment:
             raise ToolError("invariant", broken)
         return tuple(touched)
 
-    def _tables(self) -> list[Table[Any]]:
-        return [getattr(self, name) for name in _table_names(type(self))]
+    def tables(self) -> list[Table[Any]]:
+        """All tables, in the order in which they are declared."""
+        return self._all
 
     # --- tools that every environment has ---
 
@@ -467,10 +476,16 @@ def _table_names(cls: type[Environment]) -> tuple[str, ...]:
 def _world(cls: type[Environment], world: int) -> dict[str, Base[Row]]:
     blank = object.__new__(cls)
     blank.world, blank.faults, blank.clock = world, FaultPlan(), 0
-    for name in _table_names(cls):
-        setattr(blank, name, Table[Any](name))
+    blank._all = [Table[Any](name) for name in _table_names(cls)]
+    for table in blank._all:
+        setattr(blank, table.name, table)
     blank.build(random.Random(f"{cls.name}/{world}"))
     return {name: getattr(blank, name).freeze() for name in _table_names(cls)}
+
+
+@remembered
+def _ids(cls: type[Environment], world: int) -> frozenset[str]:
+    return frozenset(key for base in _world(cls, world).values() for key in base.rows)
 
 
 @remembered
@@ -486,6 +501,11 @@ def _toolbox(cls: type[Environment]) -> dict[str, Tool]:
 @remembered
 def _offered(cls: type[Environment], kind: Kind) -> tuple[ToolDefinition, ...]:
     return tuple(marked.definition for marked in cls.toolbox().values() if kind in marked.kinds)
+
+
+@remembered
+def _told(cls: type[Environment], kind: Kind) -> tuple[OfferedTool, ...]:
+    return tuple(one.offered() for one in cls.tools(kind))
 
 
 @remembered

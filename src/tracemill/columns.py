@@ -14,7 +14,7 @@ import typing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracemill.trace import Json, Record
+from tracemill.trace import Json, Record, tool_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +34,9 @@ def to_row(record: Record) -> Row:
     row: Row = {}
     for name, shape in shapes(type(record)).items():
         value = getattr(record, name)
-        if shape == "records":
+        if name == "tools":
+            row[name] = tool_texts(value)
+        elif shape == "records":
             row[name] = [item.json_text() for item in value]
         elif shape == "texts":
             row[name] = list(value)

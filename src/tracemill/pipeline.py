@@ -144,7 +144,7 @@ class Pipeline:
             seed=drawn.seed,
             difficulty=drawn.difficulty,
             messages=played.messages,
-            tools=tuple(tool.offered() for tool in tools),
+            tools=cls.offered(drawn.kind),
             effects={tool.name: tool.effect for tool in tools},
             scenario=drawn,
             recovery=recovery,

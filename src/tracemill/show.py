@@ -59,6 +59,8 @@ ROLE_STYLES = {"system": "dim", "user": "bold green", "assistant": "bold cyan", 
 ROLE_NAMES = {"assistant": "agent", "tool": "result"}
 RESULT_LINES, SYSTEM_LINES = 3, 1
 INDENT = 12  # of a message's text, in columns
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s(?=\W?[A-Z])")
+_BLOCK_START = re.compile(r"\s*([-*+#|>]|\d+\.)\s")
 _AT = re.compile(r"messages\[(\d+)\]")
 
 Shown = Trace | Rejection
@@ -470,7 +472,7 @@ def _row_count(cls: type[Environment]) -> int:
 
 
 def _first_sentence(text: str) -> str:
-    return clean(re.split(r"(?<=[.!?])\s", " ".join(text.split()), maxsplit=1)[0])
+    return clean(_SENTENCE_END.split(" ".join(text.split()), maxsplit=1)[0])
 
 
 def _details(cls: type[Environment]) -> Iterator[RenderableType]:
@@ -478,14 +480,14 @@ def _details(cls: type[Environment]) -> Iterator[RenderableType]:
     tools, goals = cls.toolbox(), templates(cls)
     yield Text.assemble((clean(cls.name), "bold"), f"  {rows}, {len(tools)} tools, {len(goals)} goal templates")
     yield _heading("Policy")
-    yield Padding(Text(clean(cls.policy_text())), (0, 0, 0, 2))
+    yield from _policy(cls.policy_text())
     yield _heading("Tools")
     grid = Table.grid(padding=(0, 2, 0, 0))
     for tool in sorted(tools.values(), key=lambda one: list(EFFECT_STYLES).index(one.effect)):
         signature = _signature(tool)
         if tool.kinds != KINDS:
             signature.append(f"  only in {', '.join(tool.kinds)}", "dim")
-        told = Text(clean(_first_line(tool.definition.description)), "dim")
+        told = Text(_first_sentence(tool.definition.description), "dim")
         grid.add_row(Text(f"  {tool.effect}", EFFECT_STYLES[tool.effect]), Group(signature, told))
     yield grid
     yield _heading("Goal templates", "each with an opening as a user might word it")
@@ -501,8 +503,22 @@ def _heading(title: str, about: str = "") -> Text:
     return Text.assemble("\n", (title, "bold cyan"), (f"  {about}" if about else "", "dim"))
 
 
-def _first_line(text: str) -> str:
-    return text.strip().split("\n", 1)[0]
+def _policy(text: str) -> Iterator[RenderableType]:
+    """Its blocks, filled anew: its own lines may be longer than those of the terminal."""
+    blocks: list[str] = []
+    for line in text.splitlines():
+        if not line.strip() or not blocks or not blocks[-1] or _BLOCK_START.match(line):
+            blocks.append(line.rstrip())
+        else:
+            blocks[-1] += " " + line.strip()
+    for block in blocks:
+        mark = _BLOCK_START.match(block)
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        if mark:
+            grid.add_row(" ", Text(clean(mark[1])), Text(clean(block[mark.end() :])))
+        else:
+            grid.add_row(" ", Text(clean(block)))
+        yield grid
 
 
 def _signature(tool: Tool) -> Text:
@@ -555,8 +571,10 @@ def show_tools(file: Path, *, only_refused: bool) -> None:
         for server, group in groupby(refused if only_refused else found, key=lambda one: one.server):
             if server:
                 console.print(Text(clean(server), "bold"))
+            grid = Table.grid(padding=(0, 2, 0, 0))
             for one in group:
-                console.print(_loaded(one, server))
+                grid.add_row(*_loaded(one))
+            console.print(Padding(grid, (0, 0, 0, 2), expand=False))
         noted = sum(1 for one in found if one.tool is not None and one.notes)
         servers = {one.server for one in found if one.server}
         of = f" of {len(servers):,} server{'' if len(servers) == 1 else 's'}" if servers else ""
@@ -565,13 +583,13 @@ def show_tools(file: Path, *, only_refused: bool) -> None:
         console.print(total.append(", ", "default").append(f"{len(refused):,} refused", "red" if refused else "default"))
 
 
-def _loaded(one: Loaded, server: str) -> RenderableType:
-    mark = Text("  ✓ ", "green") if one.tool is not None else Text("  ✗ ", "bold red")
+def _loaded(one: Loaded) -> tuple[Text, Group]:
+    """Its effect, or that it is refused; and what it looks like, with all that was found."""
     if one.tool is not None:
-        head = mark.append_text(_signature(one.tool)).append(f"  {one.tool.effect}", EFFECT_STYLES[one.tool.effect])
+        mark, head = Text(one.tool.effect, EFFECT_STYLES[one.tool.effect]), _signature(one.tool)
     else:
-        who = "/".join(part for part in (server, one.name) if part)
-        head = mark.append(clean(who) or "a definition without a name", "bold").append(f"  at {clean(one.at)}", "dim")
-    problems = [Padding(Text(clean(problem), "red"), (0, 0, 0, 6)) for problem in one.problems]
-    notes = [Padding(Text(f"note {clean(note)}", "yellow"), (0, 0, 0, 6)) for note in one.notes]
-    return Group(head, *problems, *notes)
+        mark = Text("refused", "bold red")
+        head = Text.assemble((clean(one.name) or "a definition without a name", "bold"), (f"  at {clean(one.at)}", "dim"))
+    problems = [Padding(Text(clean(problem), "red"), (0, 0, 0, 2)) for problem in one.problems]
+    notes = [Padding(Text.assemble(("note ", "dim"), clean(note)), (0, 0, 0, 2)) for note in one.notes]
+    return mark, Group(head, *problems, *notes)

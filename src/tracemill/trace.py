@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -347,6 +348,35 @@ class Verdict(Record):
     why: str = ""
 
 
+@dataclass(frozen=True)
+class _Tools:
+    """The same few lists of tools come with every trace: what is made of one is made once."""
+
+    of: tuple[OfferedTool, ...]
+    plain: Json
+    texts: list[str]
+    digest: str
+
+
+_seen_tools: dict[int, _Tools] = {}
+
+
+def _tools(tools: tuple[OfferedTool, ...]) -> _Tools:
+    known = _seen_tools.get(id(tools))
+    if known is None or known.of is not tools:
+        plain = [one.plain() for one in tools]
+        known = _Tools(tools, plain, [one.json_text() for one in tools], fingerprint(plain))
+        if len(_seen_tools) >= 256:
+            _seen_tools.clear()
+        _seen_tools[id(tools)] = known  # it holds the tuple, so that the id stays its own
+    return known
+
+
+def tool_texts(tools: tuple[OfferedTool, ...]) -> list[str]:
+    """The JSON text of each tool."""
+    return _tools(tools).texts
+
+
 class Trace(Record):
     """One executed, checked conversation."""
 
@@ -368,17 +398,21 @@ class Trace(Record):
     teacher: str = Field(description="Who played the agent.")
     revisions: int = Field(default=0, ge=0, le=2, description="How often it was revised after a critique.")
     usage: Usage = Usage()
-    digest: str = Field(default="", description="Fingerprint of all other fields, as `fingerprint()` makes it.")
+    digest: str = Field(default="", description="Fingerprint of all other fields: see Trace.seal().")
+
+    def plain(self) -> dict[str, Json]:
+        plain: dict[str, Json] = self.model_dump(mode="json", exclude_none=True, exclude={"tools"})
+        plain["tools"] = _tools(self.tools).plain
+        return plain
 
     def sealed(self) -> Trace:
         """The trace with its digest."""
         return self.model_copy(update={"digest": self.seal()})
 
     def seal(self) -> str:
-        """What the digest should be."""
-        plain = self.plain()
-        plain.pop("digest")
-        return fingerprint(plain)
+        """What the digest should be: the fingerprint of the record without it, its tools by their own fingerprint."""
+        plain: dict[str, Json] = self.model_dump(mode="json", exclude_none=True, exclude={"tools", "digest"})
+        return fingerprint({**plain, "tools": _tools(self.tools).digest})
 
     def calls(self) -> Iterator[tuple[int, ToolCall, ToolMessage | None]]:
         """Each call with the index of its message and the tool message that answers it."""
