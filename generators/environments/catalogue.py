@@ -27,6 +27,9 @@ def environment(name: str) -> type[Environment]:
     by its name too. Raises EnvironmentMissing with what was looked for and what there is."""
     if name not in _LOADED:
         found = _load(name)
+        other = _LOADED.get(found.name)
+        if other is not None or (found.name in BUILT_IN and name != found.name):
+            raise EnvironmentMissing(f"environment {name!r} calls itself {found.name!r}, as another one does: give it a name of its own")
         _LOADED[name] = found
         _LOADED[found.name] = found
     return _LOADED[name]

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 from tracemill.errors import ScenarioError
 from tracemill.generators.environments.base import Environment, Result, remembered
+from tracemill.generators.faults import FaultPlan
 from tracemill.trace import (
     KINDS,
     Assertion,
@@ -360,6 +361,7 @@ async def judge(scenario: Scenario, env: Environment, done: Sequence[Done], answ
 
 async def _state_problems(scenario: Scenario, env: Environment) -> list[str]:
     found: list[str] = []
+    env.faults = FaultPlan()  # what the assertions read is not part of the conversation
     for one in scenario.assertions:
         if one.call is not None:
             result = await env.call(one.call.tool, one.call.arguments)

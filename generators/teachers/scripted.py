@@ -4,9 +4,8 @@ As the agent it asks for what is missing, looks before it acts, confirms what ma
 trouble and recovers. When the scenario says so it makes a mistake (marked as wrong), or its first draft has a flaw
 that the checks must find. What it does is decided by the scenario; how it says it comes from grammar files.
 
-The expert is written as a generator: it yields what it wants to do and is sent what came of it. For each reply it is
-run again over the conversation so far, so that the teacher itself keeps no state and a conversation can be taken up
-anywhere.
+The expert is written as a generator: it yields what it wants to do and is sent what came of it. It can be
+run over any conversation so far, so that one can be taken up anywhere.
 """
 
 from __future__ import annotations
@@ -70,8 +69,49 @@ Play = Generator[Turn, Seen, None]
 Part = Generator[Turn, Seen, Seen]
 
 
+class Performance:
+    """An expert at play in one conversation, and how far it has got."""
+
+    def __init__(self, request: Request) -> None:
+        self.messages = request.messages
+        self.revision = request.revision
+        self.expert = Expert(request.scenario, revised=request.revision > 0)
+        self.turns = 0
+        self._play = self.expert.play()
+        self._read = 0
+        self.turn = next(self._play)
+
+    def catch_up(self) -> None:
+        """Play on over what has been said since the last reply."""
+        for seen in _history(self.messages[self._read :]):
+            self.turns += 1
+            self.expert.hear(seen)
+            try:
+                self.turn = self._play.send(seen)
+            except StopIteration:
+                self.turn = Turn(say="closing_line")
+        self._read = len(self.messages)
+
+
 class ScriptedTeacher:
+    """Keeps the performances that are going on, so as not to begin each from the start for every reply; one that it
+    does not know is played again over the conversation so far, with the same outcome."""
+
     name = "scripted"
+
+    def __init__(self) -> None:
+        self._performances: dict[int, Performance] = {}
+
+    def _performance(self, request: Request) -> Performance:
+        found = self._performances.pop(id(request.messages), None)
+        if found is None or found.messages is not request.messages or found.revision != request.revision:
+            found = Performance(request)
+        found.catch_up()
+        if found.turn.calls or found.turn.say:  # more is to come
+            if len(self._performances) >= 1024:
+                self._performances.clear()
+            self._performances[id(request.messages)] = found
+        return found
 
     async def reply(self, request: Request) -> Reply:
         if request.role == "user":
@@ -82,18 +122,8 @@ class ScriptedTeacher:
 
     def _agent_reply(self, request: Request) -> Reply:
         scenario = request.scenario
-        expert = Expert(scenario, revised=request.revision > 0)
-        play = expert.play()
-        turn = next(play)
-        turns = 0
-        for seen in _history(request.messages):
-            turns += 1
-            expert.hear(seen)
-            try:
-                turn = play.send(seen)
-            except StopIteration:
-                turn = Turn(say="closing_line")
-                break
+        performance = self._performance(request)
+        turn, turns, expert = performance.turn, performance.turns, performance.expert
         rng = random.Random(f"{scenario.seed}/agent/{turns}")
         grammar = expert.cls.grammar()
         thoughts = [grammar.expand(symbol, rng, turn.values) for symbol in turn.think]
@@ -152,11 +182,11 @@ class Expert:
         self._noticed: Mistake | None = None
         self._plans = 0
         self._done: set[int] = set()
-        self._heard = scenario.opening
+        self._heard = [scenario.opening]
 
     def hear(self, seen: Seen) -> None:
         """Take in what came of a turn, before the play goes on."""
-        self._heard = "\n".join((self._heard, *seen.results, seen.said))
+        self._heard += (*seen.results, seen.said)
 
     def play(self) -> Play:
         scenario = self.scenario
@@ -368,7 +398,8 @@ class Expert:
                 if self.scenario.kind == "goal_decomposition":
                     yield self._plan(f"{call.tool} is down", detour={self.scenario.steps.index(step): step.fallback})
                 used = set(map(str, leaves(step.fallback.arguments)))
-                yield from self._ask_for([s.name for s in self.scenario.slots if s.value in used and s.value not in self._heard])
+                heard = "\n".join(self._heard)
+                yield from self._ask_for([s.name for s in self.scenario.slots if s.value in used and s.value not in heard])
                 yield Turn(("notice.server_down",), calls=(step.fallback,), values=values)
             case "server_down" | "permission":
                 return (yield from self._hand_over(fault))

@@ -358,17 +358,18 @@ class _Tools:
     digest: str
 
 
-_seen_tools: dict[int, _Tools] = {}
+_seen_tools: dict[tuple[int, ...], _Tools] = {}
 
 
 def _tools(tools: tuple[OfferedTool, ...]) -> _Tools:
-    known = _seen_tools.get(id(tools))
-    if known is None or known.of is not tools:
+    key = tuple(map(id, tools))  # validation copies the tuple, not what is in it
+    known = _seen_tools.get(key)
+    if known is None:
         plain = [one.plain() for one in tools]
         known = _Tools(tools, plain, [one.json_text() for one in tools], fingerprint(plain))
         if len(_seen_tools) >= 256:
             _seen_tools.clear()
-        _seen_tools[id(tools)] = known  # it holds the tuple, so that the id stays its own
+        _seen_tools[key] = known  # it holds the tools, so that their ids stay their own
     return known
 
 
