@@ -1,8 +1,4 @@
-"""Tools: definitions found in the wild, and Python methods made into tools.
-
-`load_tools` reads an MCP listing, OpenAI functions, or JSON lines of `{server, tools}`; each definition either
-loads or is refused with a reason that names what is wrong with it.
-"""
+"""Tools: definitions with a compiled argument check, and Python methods made into tools."""
 
 from __future__ import annotations
 
@@ -41,7 +37,10 @@ class Tool:
 
     def problems(self, arguments: Json) -> list[Problem]:
         """All that is wrong with an arguments object, `format` included."""
-        key = canonical(arguments)
+        try:
+            key = canonical(arguments)
+        except (ValueError, RecursionError):  # NaN, huge integers, endless nesting: nothing that JSON could carry
+            return self._checker.problems(arguments) or [Problem("$", "the arguments cannot be written as JSON")]
         if key in self._seen:
             return []
         found = self._checker.problems(arguments)

@@ -52,14 +52,18 @@ class Record(BaseModel):
 
 
 class FunctionCall(Record):
+    """Which tool, with which arguments."""
+
     name: str = Field(description="Name of the tool that is called.")
     arguments: dict[str, Json] = Field(description="Arguments by name; an object, never a JSON string.")
 
 
 class ToolCall(Record):
+    """One call of an assistant message, as in the OpenAI chat format."""
+
     id: str = Field(description="Unique within the trace; the tool message that answers carries it.")
     type: Literal["function"] = "function"
-    function: FunctionCall
+    function: FunctionCall = Field(description="Tool and arguments.")
 
     @property
     def name(self) -> str:
@@ -71,11 +75,15 @@ class ToolCall(Record):
 
 
 class SystemMessage(Record):
+    """How to work, and the environment's policy."""
+
     role: Literal["system"] = "system"
     content: str
 
 
 class UserMessage(Record):
+    """What the user says."""
+
     role: Literal["user"] = "user"
     content: str
 
@@ -86,7 +94,9 @@ class AssistantMessage(Record):
     role: Literal["assistant"] = "assistant"
     content: str = Field(description="What the user reads; empty when the turn only calls tools.")
     reasoning_content: str | None = Field(default=None, description="The thinking before the action.")
-    tool_calls: Annotated[tuple[ToolCall, ...], Field(min_length=1)] | None = None
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(min_length=1)] | None = Field(
+        default=None, description="Calls of this turn, made in this order; more than one are parallel."
+    )
     train: bool = Field(
         default=True,
         description="False on a wrong step that stays in context and is kept out of the loss.",
@@ -94,8 +104,10 @@ class AssistantMessage(Record):
 
 
 class ToolMessage(Record):
+    """The result of one call."""
+
     role: Literal["tool"] = "tool"
-    tool_call_id: str
+    tool_call_id: str = Field(description="Id of the call that it answers.")
     name: str
     content: str = Field(description="What the tool really returned, as text.")
 
@@ -138,14 +150,18 @@ class ToolDefinition(FunctionSpec):
 
 
 class Call(Record):
+    """A tool and its arguments, outside of any message."""
+
     tool: str
-    arguments: dict[str, Json]
+    arguments: dict[str, Json] = Field(description="Arguments by name.")
 
 
 Tone = Literal["plain", "terse", "chatty", "formal", "worried"]
 
 
 class Persona(Record):
+    """Who the user is; the tone decides their wording."""
+
     name: str
     tone: Tone
 
@@ -155,15 +171,15 @@ class Slot(Record):
 
     name: str
     label: str = Field(description="What a person calls it ('order number'); asking for it means naming it.")
-    value: str
+    value: str = Field(description="What the user would say.")
     withheld: bool = Field(default=False, description="Not in the first message: told only when asked for.")
 
 
 class Step(Record):
     """One call of the reference solution."""
 
-    call: Call
-    effect: Effect
+    call: Call = Field(description="The call.")
+    effect: Effect = Field(description="Effect of its tool.")
     why: str = Field(description="The reason for the call, as a clause: 'the order has to be looked up first'.")
     group: int = Field(ge=0, description="Calls of one group are made in parallel, in one message.")
     subgoal: int = Field(ge=0, description="Index into `subgoals`.")
@@ -177,39 +193,45 @@ class Interjection(Record):
     """The user speaks up midway: a change of mind, or a constraint that was not known before."""
 
     after: int = Field(description="Index of the step after which it comes.")
-    says: str
+    says: str = Field(description="The user's words.")
     constraint: int | None = Field(default=None, description="Index into `constraints`, if it adds one.")
-    changes_goal: bool = False
+    changes_goal: bool = Field(default=False, description="It takes back what was wanted before.")
 
 
 class Constraint(Record):
+    """Something that the solution must respect."""
+
     text: str
     keywords: tuple[str, ...] = Field(description="All must occur where a plan addresses the constraint.")
 
 
 class Subgoal(Record):
-    goal: str
+    """A part of the goal, as the reference plan has it."""
+
+    goal: str = Field(description="What is to be reached.")
     success: str = Field(description="How one sees that it is reached.")
-    depends_on: tuple[int, ...] = ()
+    depends_on: tuple[int, ...] = Field(default=(), description="Indices of sub-goals that come first.")
     constraints: tuple[int, ...] = Field(default=(), description="Indices into the goal's constraints.")
 
 
 class Assertion(Record):
     """A statement about the end state. `call` asserts on what a read returns instead of on a table."""
 
-    table: str = ""
+    table: str = Field(default="", description="Table of the row.")
     id: str = ""
-    field: str = ""
-    op: Literal["equals", "contains", "exists", "absent"] = "equals"
-    value: Json = None
-    call: Call | None = None
+    field: str = Field(default="", description="Field of the row, for `equals` and `contains`.")
+    op: Literal["equals", "contains", "exists", "absent"] = Field(
+        default="equals", description="equals and contains look at the field, exists and absent at the row."
+    )
+    value: Json = Field(default=None, description="What the field should be or contain, or what the read should show.")
+    call: Call | None = Field(default=None, description="A read whose result must contain the value; in place of a table.")
 
 
 class Fact(Record):
     """Something that the answer must tell. One of the spellings, or the number in any spelling, is enough."""
 
-    spellings: tuple[str, ...] = ()
-    number: float | None = None
+    spellings: tuple[str, ...] = Field(default=(), description="Texts, one of which is enough, whatever the case.")
+    number: float | None = Field(default=None, description="A number, told in any spelling.")
     observed: bool = Field(default=False, description="It stands in a tool result, so it must be seen before it is told.")
 
 
@@ -217,7 +239,7 @@ class Forbidden(Record):
     """An effect that must not happen: a call of `tool` that succeeds with these arguments (any, if empty)."""
 
     tool: str
-    arguments: dict[str, Json] = {}
+    arguments: dict[str, Json] = Field(default={}, description="Arguments that make the call forbidden; none: every call.")
     reason: str
 
 
@@ -232,10 +254,12 @@ class Fault(Record):
 
     kind: FaultKind
     tool: str
-    nth: int = Field(default=1, ge=1)
+    nth: int = Field(default=1, ge=1, description="Which call of the tool it hits, from 1.")
     explicit: bool = Field(description="The tool says that something is wrong.")
     transient: bool = Field(description="It passes, or can be got round by calling again rightly.")
-    detail: dict[str, Json] = {}
+    detail: dict[str, Json] = Field(
+        default={}, description="What the kind needs: message, times, retry_after, keep, old and new, arguments."
+    )
 
 
 MistakeKind = Literal["wrong_argument", "missing_argument", "wrong_tool", "unknown_tool", "acting_blind", "loop"]
@@ -245,9 +269,9 @@ class Mistake(Record):
     """A wrong step that the scripted agent takes before the given reference step."""
 
     kind: MistakeKind
-    step: int = Field(ge=0)
-    call: Call
-    times: int = Field(default=1, ge=1)
+    step: int = Field(ge=0, description="The reference step before which it is made.")
+    call: Call = Field(description="The wrong call.")
+    times: int = Field(default=1, ge=1, description="How often it is made.")
 
 
 FlawKind = Literal["no_reasoning", "unconfirmed", "skipped_lookup", "blind_retry", "wrong_fact", "false_claim"]
@@ -256,10 +280,10 @@ FlawKind = Literal["no_reasoning", "unconfirmed", "skipped_lookup", "blind_retry
 class HonestEnd(Record):
     """The goal that is left when a permanent fault makes the real one impossible: hand over, and say so."""
 
-    department: str
+    department: str = Field(description="Who takes over.")
     problem: str = Field(description="What the user is told could not be done.")
     assertions: tuple[Assertion, ...]
-    touches: tuple[str, ...]
+    touches: tuple[str, ...] = Field(description="Rows that may differ at the end.")
     facts: tuple[Fact, ...]
 
 
@@ -267,24 +291,24 @@ class Scenario(Record):
     """One seeded job: a pure function of the run's seed, its mix and the index."""
 
     index: int = Field(ge=0)
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, description="Follows from the run's seed and the index.")
     kind: Kind
-    environment: str
+    environment: str = Field(description="Name of the environment.")
     template: str
     world: int = Field(ge=0, description="Seed of the environment's initial state.")
     difficulty: int = Field(ge=1, le=5, description="By the number of reference calls: 1, 2-3, 4-5, 6-8, 9 and more.")
-    persona: Persona
+    persona: Persona = Field(description="Who asks.")
     opening: str = Field(description="The user's first message.")
     slots: tuple[Slot, ...] = ()
     steps: tuple[Step, ...] = ()
     interjections: tuple[Interjection, ...] = ()
-    constraints: tuple[Constraint, ...] = ()
-    subgoals: tuple[Subgoal, ...] = ()
+    constraints: tuple[Constraint, ...] = Field(default=(), description="What the solution must respect.")
+    subgoals: tuple[Subgoal, ...] = Field(default=(), description="The reference plan.")
     assertions: tuple[Assertion, ...] = ()
     facts: tuple[Fact, ...] = ()
     forbidden: tuple[Forbidden, ...] = ()
     touches: tuple[str, ...] = Field(default=(), description="Rows ('table/id') that may differ at the end.")
-    ending: Ending = "done"
+    ending: Ending = Field(default="done", description="How it should end.")
     answer: str = Field(description="A model answer, as the scripted teacher words it.")
     faults: tuple[Fault, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
@@ -296,8 +320,10 @@ class Scenario(Record):
 
 
 class Usage(Record):
-    prompt_tokens: int = Field(default=0, ge=0)
-    completion_tokens: int = Field(default=0, ge=0)
+    """Tokens read and written; the scripted teacher counts four characters as one."""
+
+    prompt_tokens: int = Field(default=0, ge=0, description="Tokens read, summed over all requests.")
+    completion_tokens: int = Field(default=0, ge=0, description="Tokens written.")
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -315,7 +341,7 @@ class Outcome(Record):
     grounded: bool = Field(description="Identifiers and told facts were seen before they were used.")
     confirmed: bool = Field(description="Every change was seen to have taken place.")
     told: bool = Field(description="The answer contains the facts it must contain.")
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...] = Field(default=(), description="What was found, each with the check it belongs to.")
 
     CHECKS: ClassVar[tuple[str, ...]] = ("state", "untouched", "allowed", "grounded", "confirmed", "told")
 
@@ -340,10 +366,12 @@ class Recovery(Record):
 
 
 class Verdict(Record):
-    principle: str
-    passed: bool
-    by: Literal["rule", "critic"]
-    severity: Literal["low", "medium", "high"]
+    """One principle of the constitution applied to one trace."""
+
+    principle: str = Field(description="Id of the principle.")
+    passed: bool = Field(description="Whether the principle is kept.")
+    by: Literal["rule", "critic"] = Field(description="Who found it.")
+    severity: Literal["low", "medium", "high"] = Field(description="As the principle has it.")
     at: int | None = Field(default=None, description="Index of the message it speaks of.")
     why: str = ""
 
@@ -383,22 +411,22 @@ class Trace(Record):
 
     id: str
     kind: Kind
-    environment: str
+    environment: str = Field(description="As in the scenario.")
     template: str
     index: int = Field(ge=0)
-    seed: int = Field(ge=0)
-    difficulty: int = Field(ge=1, le=5)
-    messages: tuple[Message, ...] = Field(min_length=2)
+    seed: int = Field(ge=0, description="As in the scenario.")
+    difficulty: int = Field(ge=1, le=5, description="As in the scenario.")
+    messages: tuple[Message, ...] = Field(min_length=2, description="The conversation, in the OpenAI chat format.")
     tools: tuple[OfferedTool, ...] = Field(description="What the agent was offered.")
     effects: dict[str, Effect] = Field(description="Effect of each offered tool, by name.")
     scenario: Scenario
     outcome: Outcome | None = None
     recovery: Recovery | None = None
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[Verdict, ...] = Field(default=(), description="The constitution's findings.")
     state_digest: str = Field(description="Fingerprint of what the environment's state became.")
     teacher: str = Field(description="Who played the agent.")
     revisions: int = Field(default=0, ge=0, le=2, description="How often it was revised after a critique.")
-    usage: Usage = Usage()
+    usage: Usage = Field(default=Usage(), description="Tokens that all attempts at the scenario took together.")
     digest: str = Field(default="", description="Fingerprint of all other fields: see Trace.seal().")
 
     def plain(self) -> dict[str, Json]:
@@ -438,7 +466,7 @@ class Preference(Record):
     id: str
     trace: str = Field(description="Id of the trace it came from.")
     index: int = Field(ge=0)
-    prompt: tuple[Message, ...] = Field(min_length=1)
+    prompt: tuple[Message, ...] = Field(min_length=1, description="Everything before the two messages.")
     chosen: tuple[AssistantMessage] = Field(description="One message.")
     rejected: tuple[AssistantMessage] = Field(description="One message.")
     tools: tuple[OfferedTool, ...]
@@ -453,12 +481,12 @@ class Rejection(Record):
     index: int = Field(ge=0)
     attempt: int = Field(ge=0, description="0 is the first draft; 1 and 2 its revisions.")
     kind: Kind
-    environment: str
+    environment: str = Field(description="Environment of the scenario; empty if none could be drawn.")
     template: str
-    stage: Stage
+    stage: Stage = Field(description="The first check that it did not pass.")
     reason: str
-    blame: Blame
+    blame: Blame = Field(description="Who is to blame.")
     final: bool = Field(description="No further attempt was made: the scenario yields no trace.")
-    evidence: tuple[str, ...] = ()
-    messages: tuple[Message, ...] = ()
+    evidence: tuple[str, ...] = Field(default=(), description="All findings; the reason is the first.")
+    messages: tuple[Message, ...] = Field(default=(), description="The conversation as far as it came.")
     usage: Usage = Field(default=Usage(), description="On the final rejection: all tokens that the scenario took.")

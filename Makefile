@@ -1,0 +1,70 @@
+# Each target does its whole set-up itself: Python 3.11 or newer, make and git are all it takes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt
+OUT ?= runs/demo
+
+.PHONY: help install dev demo test test-slow lint format bench schemas clean
+
+help:
+	@echo "make demo       make 300 verified traces of all kinds, check them, and show where they are"
+	@echo "make test       linters, type checks and tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make install    only the environment ($(VENV)); make dev: with what the tests need"
+	@echo "make lint       ruff and mypy; make format: let ruff format"
+	@echo "make bench      traces per second and core, memory, resume, Ray's overhead"
+	@echo "make schemas    write schemas/*.schema.json from the types"
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+
+$(VENV)/.installed: $(BIN)/uv pyproject.toml constraints.txt
+	@echo "Installing tracemill into $(VENV) …"
+	@$(UV) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests need …"
+	@$(UV) --editable '.[dev,mcp]'
+	@touch $@
+
+install: $(VENV)/.installed
+
+dev: $(VENV)/.installed-dev
+
+demo: install
+	$(BIN)/tracemill generate --out $(OUT) --accept 300 --seed 7
+	$(BIN)/tracemill verify $(OUT)
+	@echo
+	@echo "The dataset is in $(OUT). Look at it:"
+	@echo "  $(BIN)/tracemill show $(OUT) --limit 3"
+	@echo "  $(BIN)/tracemill stats $(OUT)"
+	@echo "Make your own: $(BIN)/tracemill generate --help"
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m tracemill.schemas.write --check
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: dev
+	$(BIN)/python -m pytest -m slow
+
+format: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/scale.py
+
+schemas: install
+	$(BIN)/python -m tracemill.schemas.write
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist runs
