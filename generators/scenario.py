@@ -46,13 +46,19 @@ def kind_of(seed: int, index: int, mix: Mix) -> Kind:
     return _share(_point(seed, index, 0), mix.kinds)
 
 
-def scenario(seed: int, index: int, mix: Mix) -> Scenario:
-    """Raises ScenarioError where no template of the environment suits the kind or nothing fits."""
+def place_of(seed: int, index: int, mix: Mix) -> tuple[Kind, str]:
+    """Kind and environment, without drawing the scenario. Raises ScenarioError where no environment suits the kind."""
     kind = kind_of(seed, index, mix)
     suited = {name: weight for name, weight in mix.environments.items() if _suiting(environment(name), kind)}
     if not suited:
         raise ScenarioError(f"no environment of the mix has a template for {kind}", sorted(mix.environments))
-    cls = environment(_share(_point(seed, index, 1), suited))
+    return kind, _share(_point(seed, index, 1), suited)
+
+
+def scenario(seed: int, index: int, mix: Mix) -> Scenario:
+    """Raises ScenarioError where no template of the environment suits the kind or nothing fits."""
+    kind, place = place_of(seed, index, mix)
+    cls = environment(place)
     names = _suiting(cls, kind)
     first = int(_point(seed, index, 2) * len(names))
     number = int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:6])

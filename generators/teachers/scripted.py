@@ -10,6 +10,7 @@ run over any conversation so far, so that one can be taken up anywhere.
 
 from __future__ import annotations
 
+import calendar
 import json
 import random
 import re
@@ -180,6 +181,7 @@ class Expert:
         self._changed = ""  # what the user has just added
         self._injected = False
         self._noticed: Mistake | None = None
+        self._settled = False  # a write whose answer was lost was seen to have taken place
         self._plans = 0
         self._done: set[int] = set()
         self._heard = [scenario.opening]
@@ -231,16 +233,16 @@ class Expert:
     def _ask(self, steps: Sequence[Step]) -> Iterator[Turn]:
         yield from self._ask_for([name for step in steps for name in step.asks])
 
-    def _ask_for(self, names: Sequence[str]) -> Iterator[Turn]:
+    def _ask_for(self, names: Sequence[str], *thoughts: str, **slots: object) -> Iterator[Turn]:
         labels = [slot.label for slot in self.scenario.slots if slot.name in names]
         if labels:
-            values: dict[str, object] = {"labels": " and the ".join(labels)}
-            yield Turn((*self._preface(values), "think.ask"), say="ask", values=values)
+            values: dict[str, object] = {"labels": " and the ".join(labels), **slots}
+            yield Turn((*self._preface(values), *thoughts, "think.ask"), say="ask", values=values)
 
     def _confirm(self, steps: Sequence[Step]) -> Iterator[Turn]:
         what = next((step.confirm for step in steps if step.confirm), "")
         if what and not (self._flaw == "unconfirmed" and any(step.effect == "irreversible" for step in steps)):
-            values: dict[str, object] = {"what": what}
+            values: dict[str, object] = {"what": what, "act": _of_the_user(what)}
             yield Turn((*self._preface(values), "think.confirm"), say="confirm", values=values)
 
     def _answer(self) -> Turn:
@@ -257,8 +259,11 @@ class Expert:
         if self._noticed:
             found.append(self._notice(self._noticed, values))
             self._noticed = None
+        if self._settled:
+            found.append("notice.there")
+            self._settled = False
         if self._changed:
-            values["says"] = f"“{self._changed}”"
+            values["says"] = _quoted(self._changed)
             found.append("think.changed")
             self._changed = ""
         if self._injected:
@@ -282,12 +287,14 @@ class Expert:
         for place in wanted:
             one = scenario.subgoals[place]
             tools = [(detour or {}).get(n, s.call).tool for n, s in pending.items() if s.subgoal == place]
+            names = list(dict.fromkeys(tools))
+            in_words = " and ".join(names)
             written: dict[str, Json] = {
                 "id": f"g{place + 1}",
-                "goal": one.goal,
+                "goal": one.goal if self._can_know(one.goal) else _in_words(names),
                 "depends_on": [f"g{d + 1}" for d in one.depends_on if d in wanted],
                 "tools": tools,
-                "success_criterion": one.success,
+                "success_criterion": one.success if self._can_know(one.success) else f"the results of {in_words} show that it is done",
             }
             respected = [scenario.constraints[c].text for c in one.constraints if c not in unknown]
             if respected:
@@ -295,8 +302,9 @@ class Expert:
             subgoals.append(written)
         if turned:
             subgoals.append(self._old_wish(wanted))
+        since = "".join(f" Since then the user has said: {_quoted(one.says)}." for one in spoken)
         arguments: dict[str, Json] = {
-            "goal": f"Serve the request: {scenario.opening}",
+            "goal": f"Serve the request: {scenario.opening}{since}",
             "constraints": [c.text for c in keep],
             "subgoals": subgoals,
         }
@@ -312,20 +320,27 @@ class Expert:
 
     def _old_wish(self, wanted: Sequence[int]) -> dict[str, Json]:
         """What the user wanted before they changed their mind: part of the first plan, gone from the next."""
+        tools = sorted({bad.tool for bad in self.scenario.forbidden})
         return {
             "id": f"g{len(self.scenario.subgoals) + 1}",
-            "goal": "do what the user asked for",
+            "goal": f"{_in_words(tools)}, as the user asked" if tools else "do what the user asked for",
             "depends_on": [f"g{wanted[-1] + 1}"] if wanted else [],
-            "tools": sorted({bad.tool for bad in self.scenario.forbidden}),
+            "tools": tools,
             "success_criterion": "the result shows that it was done",
         }
+
+    def _can_know(self, text: str) -> bool:
+        """Whether nothing in a sub-goal's text gives away what has not come up yet: a figure, or a name."""
+        heard = "\n".join((self.cls.policy_text(), *self._heard))
+        telling = (word.strip(".,:;'()") for word in _TELLING.findall(text))
+        return all(word in _CALENDAR or _names(heard, word) for word in telling)
 
     def _adapt(self, after: int, said: str) -> Iterator[Turn]:
         spoken = [one for one in self.scenario.interjections if one.says == said]
         if spoken:
             self._changed = said
             if self.scenario.kind == "goal_decomposition" and after < len(self.scenario.steps) - 1:
-                yield self._plan(f"the user said “{said}”")
+                yield self._plan(f"the user said {_quoted(said)}")
 
     # --- mistakes and flaws ---
 
@@ -399,10 +414,11 @@ class Expert:
                     yield self._plan(f"{call.tool} is down", detour={self.scenario.steps.index(step): step.fallback})
                 used = set(map(str, leaves(step.fallback.arguments)))
                 heard = "\n".join(self._heard)
-                yield from self._ask_for([s.name for s in self.scenario.slots if s.value in used and s.value not in heard])
-                yield Turn(("notice.server_down",), calls=(step.fallback,), values=values)
+                unknown = [s.name for s in self.scenario.slots if s.value in used and s.value not in heard]
+                yield from self._ask_for(unknown, "notice.server_down_ask", tool=call.tool)
+                yield Turn(("notice.other_way" if unknown else "notice.server_down",), calls=(step.fallback,), values=values)
             case "server_down" | "permission":
-                return (yield from self._hand_over(fault))
+                return (yield from self._hand_over(step, fault))
             case _ if step.effect == "read":
                 symbol = "notice.timeout_read" if fault.kind == "timeout_lost" else "notice.server_error"
                 for _ in range(int(fault.detail.get("times", 1))):
@@ -422,15 +438,20 @@ class Expert:
         for _ in range(int(fault.detail.get("times", 1))):
             yield Turn((symbol,), calls=(self._named(look),), values=values)
             if fault.kind == "timeout_written":
+                self._settled = True
                 return
             seen = "notice.stale_fresh" if fault.kind == "stale" else "notice.not_there"
             yield Turn((seen,), calls=(step.call,), values=values)
 
-    def _hand_over(self, fault: Fault) -> Generator[Turn, Seen, dict[str, Json]]:
+    def _hand_over(self, step: Step, fault: Fault) -> Generator[Turn, Seen, dict[str, Json]]:
         end = self.scenario.honest_end
         if end is None:
             raise TeacherError(f"{fault.kind} is permanent and the scenario names no honest end")
-        summary = f"The customer's request: {self.scenario.opening} What is missing: {end.problem}."
+        agreed = next((s.confirm for s in reversed(self.scenario.steps) if s.confirm), "")
+        asked = f"Agreed with the user: {_of_the_user(agreed)}." if agreed else f"The user's request: {self.scenario.opening}"
+        done = _of_the_user(self._changes_made())
+        left = end.problem if step.confirm else f"{_described(step.call)}; {end.problem}"
+        summary = f"{asked} Done: {done or 'nothing has been changed'}. Left to do: {_of_the_user(left)}."
         call = Call(tool="transfer_to_human", arguments={"department": end.department, "summary": summary})
         symbol = "notice.permission" if fault.kind == "permission" else "notice.give_up"
         seen = yield Turn((symbol,), calls=(call,), values={"tool": fault.tool})
@@ -442,7 +463,22 @@ class Expert:
         problem = end.problem if end else ""
         if self._flaw == "false_claim":
             return Turn(("think.answer",), text=self.scenario.answer)
-        return Turn(("think.answer_honest",), say="honest", values={"problem": problem, **handed})
+        done = self._changes_made()
+        values: dict[str, object] = {"problem": Prose(problem), "done": done, **handed}
+        return Turn(("think.answer_honest",), say="honest" if done else "honest.untouched", values=values)
+
+    def _changes_made(self) -> str:
+        """The changes made so far, as a list in words: as they were agreed to, where that was for this change alone."""
+        steps = self.scenario.steps
+        found: list[str] = []
+        for number in sorted(self._done):
+            step = steps[number]
+            if step.effect == "read":
+                continue
+            after = next((one for one in steps[number + 1 :] if one.effect != "read"), None)
+            alone = step.confirm and (after is None or after.confirm)
+            found.append(step.confirm if alone else _described(step.call))
+        return "; ".join(found)
 
     def _named(self, call: Call) -> Call:
         """The call with the parameter names that the tool has by now."""
@@ -460,6 +496,34 @@ def skippable_lookup(scenario: Scenario) -> int | None:
         if look.effect == "read" and act.effect == "irreversible" and act.confirm and act.check == look.call and not act.asks:
             return number
     return None
+
+
+_TELLING = re.compile(r"\S*\d\S*|(?<=\S )[A-Z][a-z]+")
+"""Words that say something in particular: with a digit, or a name within a sentence."""
+_CALENDAR = frozenset((*calendar.month_name, *calendar.day_name))
+
+
+def _quoted(said: str) -> str:
+    """What someone said, in quotation marks, to be followed by whatever the sentence around it needs."""
+    return f"“{said.removesuffix('.')}”"
+
+
+def _of_the_user(what: str) -> str:
+    """What is said to the user, as it is said of the user."""
+    if "'" in what or '"' in what:  # may be somebody's wording
+        return what
+    return re.sub(r"\byour\b", "the user's", re.sub(r"\byou\b", "the user", what))
+
+
+def _in_words(tools: Sequence[str]) -> str:
+    return " and ".join(tool.replace("_", " ") for tool in tools)
+
+
+def _described(call: Call) -> str:
+    """A change in words: the tool, and what it was done to."""
+    values = (v for key, value in call.arguments.items() if "session" not in key for v in leaves(value) if isinstance(v, str))
+    names = ", ".join(value for value in values if " " not in value and re.search(r"[\d/@]", value))
+    return _in_words([call.tool]) + (f" ({names})" if names else "")
 
 
 def _groups(steps: Sequence[Step]) -> Iterator[list[int]]:

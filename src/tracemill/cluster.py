@@ -9,9 +9,11 @@ retries by index. Ray's own retries are off, since a replayed stream loses and d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -24,10 +26,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+import psutil
 import ray
 from ray.exceptions import RayActorError, RayError
 
 from tracemill.config import Config
+from tracemill.errors import ClusterError
 from tracemill.job import build_pipeline
 from tracemill.writer import Parcel, Writer, pack
 
@@ -85,15 +89,48 @@ class _Worker:
         return sum(len(lease) for lease in self.leases.values())
 
 
-def start(*, address: str | None = None, cpus: int | None = None) -> None:
-    """Start a local Ray, or join the cluster at `address` ('auto' for the one that is running)."""
+def start(*, address: str | None = None, cpus: int | None = None, on_loss: Callable[[], None] | None = None) -> None:
+    """Start a local Ray, or join the cluster at `address` ('auto' for the one that is running).
+
+    When the raylet of a local Ray dies, calls into Ray hang for ever; then its other processes are ended and
+    `on_loss` is called, from a thread of its own.
+    """
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
-    if address:
-        ray.init(address=address, **quiet)
-    else:
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+            return
         ray.init(address="local", num_cpus=cpus, object_store_memory=256 * 1024**2, **quiet)
+    except Exception as reason:  # Ray raises plain Exception here
+        where = f"at {address}" if address else "on this machine"
+        raise ClusterError(f"Ray did not start {where}: {reason}. Nothing is lost: run the same command again.") from reason
+    if on_loss is not None:
+        threading.Thread(target=_watch, args=(_raylet(), on_loss), daemon=True).start()
+
+
+def _raylet() -> psutil.Process:
+    return next(child for child in psutil.Process().children(recursive=True) if child.name() == "raylet")
+
+
+def _watch(raylet: psutil.Process, on_loss: Callable[[], None]) -> None:
+    while raylet.is_running() and raylet.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(1.0)
+    if not ray.is_initialized():
+        return  # ended by ray.shutdown()
+    for process in [*psutil.Process().children(recursive=True), *_workers_of(raylet.pid)]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    on_loss()
+
+
+def _workers_of(raylet: int) -> Iterator[psutil.Process]:
+    """Workers outlive their raylet; they carry its process id in their environment."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("RAY_RAYLET_PID") == str(raylet):
+                yield process
 
 
 def run(

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracemill.trace import Json, Record, tool_texts
+from tracemill.trace import Json, OfferedTool, Record, tool_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,9 +47,15 @@ def to_row(record: Record) -> Row:
     return row
 
 
-def from_row(cls: type[T], row: Row) -> T:
-    """The record of a row, as read from Parquet with JSON columns as text. Raises pydantic.ValidationError."""
-    return cls.model_validate(plain_row(cls, row))
+def from_row(cls: type[T], row: Row, plain: dict[str, Json] | None = None) -> T:
+    """The record of a row, as read from Parquet with JSON columns as text. Raises pydantic.ValidationError.
+
+    `plain` is the row's `plain_row`, where it is known already.
+    """
+    values = plain_row(cls, row) if plain is None else plain
+    if row.get("tools"):
+        values = {**values, "tools": _offered(tuple(row["tools"]))}
+    return cls.model_validate(values)
 
 
 def plain_row(cls: type[Record], row: Row) -> dict[str, Json]:
@@ -59,13 +65,26 @@ def plain_row(cls: type[Record], row: Row) -> dict[str, Json]:
         shape = shapes(cls).get(name)
         if value is None:
             continue
-        if shape == "records":
+        if name == "tools":
+            plain[name] = plain_tools(tuple(value))
+        elif shape == "records":
             plain[name] = [json.loads(item) for item in value]
         elif shape == "json":
             plain[name] = json.loads(value)
         else:
             plain[name] = value
     return plain
+
+
+@functools.lru_cache(maxsize=256)
+def plain_tools(texts: tuple[str, ...]) -> list[Json]:
+    """The column `tools`. All rows that offer the same tools, which are many, share it: it is not to be changed."""
+    return [json.loads(text) for text in texts]
+
+
+@functools.lru_cache(maxsize=256)
+def _offered(texts: tuple[str, ...]) -> tuple[OfferedTool, ...]:
+    return tuple(OfferedTool.model_validate_json(text) for text in texts)
 
 
 @functools.cache

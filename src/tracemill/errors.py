@@ -6,6 +6,7 @@
       ScenarioError        (ValueError)    a goal template that cannot be drawn, or a broken reference
       EnvironmentMissing   (LookupError)   no environment of that name
       TeacherError         (RuntimeError)  a teacher gave no usable reply
+      ClusterError         (RuntimeError)  Ray that does not start or cannot be reached
       DatasetError         (ValueError)    an output folder that cannot be read, resumed or trusted
 
 A tool that fails does not raise: its failure is a result, and data. See `environments.base.ToolError`.
@@ -45,6 +46,10 @@ class EnvironmentMissing(TracemillError, LookupError):
 
 
 class TeacherError(TracemillError, RuntimeError):
+    pass
+
+
+class ClusterError(TracemillError, RuntimeError):
     pass
 
 

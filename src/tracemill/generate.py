@@ -25,6 +25,8 @@ from tracemill.job import build_job, run_record
 from tracemill.trace import Kind
 from tracemill.writer import Writer
 
+RESTARTS = "TRACEMILL_RESTARTS"  # how often this run has already begun again in the same process
+MOST_RESTARTS = 5
 PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
 
 
@@ -43,7 +45,7 @@ def generate(config: Config, out: Path, *, ray_address: str | None = None) -> in
         console.print(Text("Starting Ray …", style="dim"))
         from tracemill import cluster
 
-        cluster.start(address=ray_address)
+        cluster.start(address=ray_address, on_loss=_begin_again)
         actors = config.actors or (os.cpu_count() or 1)
         view = View(console, writer, quotas, actors * config.concurrency)
         with _stoppable() as stop, view:
@@ -51,6 +53,17 @@ def generate(config: Config, out: Path, *, ray_address: str | None = None) -> in
     writer.close()
     _summary(console, out, writer, ending, before, time.monotonic() - started)
     return {"complete": 0, "barren": 1, "stopped": 130}[ending]
+
+
+def _begin_again() -> None:
+    """Ray has died under a run whose main thread hangs in it: continue the run in a fresh process, in place of this."""
+    times = int(os.environ.get(RESTARTS, "0")) + 1
+    if times > MOST_RESTARTS:
+        print(f"error: Ray has died {times} times. Nothing is lost: run the same command again.", file=sys.stderr, flush=True)
+        os._exit(1)
+    print("Ray has died; continuing with a new one …", file=sys.stderr, flush=True)
+    os.environ[RESTARTS] = str(times)
+    os.execv(sys.executable, [sys.executable, "-m", "tracemill.cli", *sys.argv[1:]])
 
 
 class _Stop:

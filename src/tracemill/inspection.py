@@ -12,7 +12,7 @@ from tracemill.constitution.constitution import Constitution
 from tracemill.generators import error_recovery, goal_decomposition, tool_call
 from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.goal import Done, judge
-from tracemill.generators.replay import Move, drift, fresh, moves
+from tracemill.generators.replay import Move, drift, moves, replay
 from tracemill.schemas.check import record_checker
 from tracemill.trace import (
     AssistantMessage,
@@ -51,15 +51,16 @@ class Passed:
     verdicts: tuple[Verdict, ...]
 
 
-async def inspect(trace: Trace, cls: type[Environment], constitution: Constitution, *, exact: bool = False) -> Passed | Finding:
-    """Run all checks. `exact` lets jsonschema alone decide on the schema."""
-    problems = [str(problem) for problem in record_checker("trace", exact=exact).problems(trace.plain())]
+async def inspect(trace: Trace, cls: type[Environment], constitution: Constitution, *, conforms: bool = False) -> Passed | Finding:
+    """Run all checks. `conforms` says that the record is known to conform to its schema."""
+    problems = [] if conforms else [str(problem) for problem in record_checker("trace").problems(trace.plain())]
     problems += structure_problems(trace.messages)
     if problems:
         return Finding("schema", "agent", tuple(problems))
     recorded = moves(trace.messages)
-    env, done = await fresh(cls, trace.scenario, recorded)
+    env = await cls.reset(trace.scenario)
     try:
+        done, troubled = await _again(env, recorded)
         problems = drift(recorded, done)
         digest = await env.digest()
         if problems:
@@ -72,7 +73,8 @@ async def inspect(trace: Trace, cls: type[Environment], constitution: Constituti
         return Finding("goal", "agent", tuple(problems))
     recovery = None
     if trace.kind == "error_recovery":
-        recovery = await error_recovery.prove(trace, cls)
+        located = error_recovery.locate(trace.scenario, trace.messages, troubled)
+        recovery = await error_recovery.prove(trace.model_copy(update={"recovery": located}), cls)
         problems = error_recovery.problems(recovery)
         if problems:
             return Finding("proof", "tool", tuple(problems))
@@ -82,6 +84,18 @@ async def inspect(trace: Trace, cls: type[Environment], constitution: Constituti
         found = tuple(f"{verdict.principle} (messages[{verdict.at}]): {verdict.why}" for verdict in broken)
         return Finding("constitution", "agent", found, broken)
     return Passed(outcome, digest, recovery, verdicts)
+
+
+async def _again(env: Environment, recorded: Sequence[Move]) -> tuple[list[Done], list[str]]:
+    """The calls made again, and the ids of those that a fault spoils."""
+    done: list[Done] = []
+    troubled: list[str] = []
+    for move in recorded:
+        hits = env.faults.hits
+        done += await replay(env, [move])
+        if env.faults.hits > hits:
+            troubled.append(move.id)
+    return done, troubled
 
 
 def structure_problems(messages: Sequence[Message]) -> list[str]:
@@ -106,6 +120,9 @@ def structure_problems(messages: Sequence[Message]) -> list[str]:
             waiting = []
         if isinstance(message, SystemMessage) and at:
             found.append(f"messages[{at}]: a second system message")
+        before = messages[at - 1]
+        if at and isinstance(before, AssistantMessage) and not before.tool_calls and not isinstance(message, UserMessage):
+            found.append(f"messages[{at}]: the agent had the word, and the user has not answered")
         if isinstance(message, AssistantMessage):
             if not message.content and not message.tool_calls:
                 found.append(f"messages[{at}]: says nothing and calls nothing")

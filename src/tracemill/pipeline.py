@@ -5,7 +5,10 @@ Plain asyncio: no Ray, no files.
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tracemill.constitution.constitution import Constitution
 from tracemill.errors import ScenarioError, TeacherError
@@ -26,6 +29,7 @@ from tracemill.trace import (
     Stage,
     Trace,
     Usage,
+    canonical,
     fingerprint,
 )  # fmt: skip
 
@@ -75,9 +79,16 @@ class Pipeline:
     async def mill(self, index: int) -> Milled:
         """Everything that becomes of one index. Bad rollouts are data: what goes wrong is a rejection."""
         try:
-            drawn = scenario(self.job.seed, index, self.job.mix)
+            return await self._mill(index)
         except ScenarioError as error:
-            return Milled(index, None, (self._undrawn(index, error),))
+            return Milled(index, None, (self._lost(index, "rollout", error.message, error.problems),))
+        except Exception as error:  # noqa: BLE001 - a bug in a user's own teacher or environment costs one index, not its neighbours
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            evidence = (f"{Path(where.filename).name}, line {where.lineno}, in {where.name}",)
+            return Milled(index, None, (self._lost(index, "infrastructure", f"{type(error).__name__}: {error}", evidence),))
+
+    async def _mill(self, index: int) -> Milled:
+        drawn = scenario(self.job.seed, index, self.job.mix)
         cls = environment(drawn.environment)
         rejections: list[Rejection] = []
         preferences: list[Preference] = []
@@ -124,11 +135,14 @@ class Pipeline:
         env = await cls.reset(drawn)
         try:
             if back is None:
-                return await rollout(drawn, env, self._agent, self._user, budget=self.job.budget)
-            return await rollout(
-                drawn, env, self._agent, self._user, budget=self.job.budget,
-                prefix=before[: back.at], revision=attempt, critique=back.critique,
-            )  # fmt: skip
+                played = await rollout(drawn, env, self._agent, self._user, budget=self.job.budget)
+            else:
+                played = await rollout(
+                    drawn, env, self._agent, self._user, budget=self.job.budget,
+                    prefix=before[: back.at], revision=attempt, critique=back.critique,
+                )  # fmt: skip
+            _check_writable(played.messages)
+            return played
         finally:
             await env.close()
 
@@ -194,9 +208,23 @@ class Pipeline:
             messages=messages,
         )
 
-    def _undrawn(self, index: int, error: ScenarioError) -> Rejection:
+    def _lost(self, index: int, stage: Stage, reason: str, evidence: tuple[str, ...]) -> Rejection:
+        """An index of which nothing came, not even a conversation."""
         kind = kind_of(self.job.seed, index, self.job.mix)
         return Rejection(
             id=f"{self.job.id_of(index)}.0", index=index, attempt=0, kind=kind, environment="", template="",
-            stage="rollout", reason=error.message, blame="infrastructure", final=True, evidence=error.problems,
+            stage=stage, reason=reason, blame="infrastructure", final=True, evidence=evidence,
         )  # fmt: skip
+
+
+def _check_writable(messages: Sequence[Message]) -> None:
+    """Raises TeacherError for text that no file can hold, such as the half surrogate pairs that some models write."""
+    for at, message in enumerate(messages):
+        texts = [message.content]
+        try:
+            if isinstance(message, AssistantMessage):
+                texts.append(message.reasoning_content or "")
+                texts += [canonical(call.arguments) for call in message.tool_calls or ()]
+            "".join(texts).encode()
+        except ValueError as error:  # UnicodeEncodeError, or a number that is none
+            raise TeacherError(f"messages[{at}] cannot be written down: {error}") from error

@@ -33,7 +33,7 @@ from tracemill.generators.environments.goal import draw, templates
 from tracemill.generators.environments.tool import Tool
 from tracemill.generators.environments.tool_files import Loaded, load_tools
 from tracemill.generators.faults import FaultPlan
-from tracemill.stats import clean, open_console, part_files, read_rows, read_run, trace_files
+from tracemill.stats import clean, count_of, open_console, part_files, read_rows, read_run, trace_files
 from tracemill.trace import (
     KINDS,
     AssistantMessage,
@@ -59,6 +59,7 @@ ROLE_STYLES = {"system": "dim", "user": "bold green", "assistant": "bold cyan", 
 ROLE_NAMES = {"assistant": "agent", "tool": "result"}
 RESULT_LINES, SYSTEM_LINES = 3, 1
 INDENT = 12  # of a message's text, in columns
+_DOT = Text.assemble((" · ", "dim"))
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s(?=\W?[A-Z])")
 _BLOCK_START = re.compile(r"\s*([-*+#|>]|\d+\.)\s")
 _AT = re.compile(r"messages\[(\d+)\]")
@@ -164,9 +165,10 @@ def _nothing(out: Path, files: Sequence[Path], wanted: Mapping[str, str], prefix
         elif rejects and next(_places(trace_files(out), {}, prefix.partition(".")[0]), None):
             problems = ["it was accepted: leave out --rejects to see it"]
         return DatasetError(f"no {what} in {out} has an id that begins with {prefix!r}", problems)
-    asked = " and ".join(f"{key} {value!r}" for key, value in (("id", prefix), *wanted.items()) if value)
-    there = [f"without the last of them there are: {_listed(together)}"] if together and not prefix else []
-    return DatasetError(f"no {what} in {out} is of {asked} at the same time", there)
+    asked = [("id", prefix)] * bool(prefix) + list(wanted.items())
+    said = [f"{key} {value!r}" for key, value in asked]
+    there = [f"of {' and '.join(said[:-1])} there are: {_listed(together)}"] if together and not prefix else []
+    return DatasetError(f"no {what} in {out} is of {' and '.join(said)}", there)
 
 
 def _common(one: str, other: str) -> int:
@@ -203,15 +205,15 @@ def _record(record: Shown, place: str, *, whole: bool, width: int) -> Renderable
 def _trace_head(trace: Trace) -> Iterator[Text]:
     persona = trace.scenario.persona
     ending = "handed over" if trace.scenario.honest_end else trace.scenario.ending.replace("_", " ")
-    revised = f"{trace.revisions} revision{'' if trace.revisions == 1 else 's'}" if trace.revisions else "no revision"
+    revised = count_of(trace.revisions, "revision") if trace.revisions else "no revision"
     yield _about(trace.kind, trace.environment, trace.template, f"difficulty {trace.difficulty}", f"ends {ending}")
     yield _facts(("index", str(trace.index)), ("teacher", trace.teacher), ("user", f"{persona.name}, {persona.tone}"), ("", revised))
-    checks = Text("checks  ", "dim")
+    checks = Text.assemble(("checks  ", "dim"))
     if trace.outcome is None:
         checks.append("none made", "yellow")
     else:
         for name in Outcome.CHECKS:
-            checks.append(f"{name} ", "default").append(
+            checks.append(f"{name} ").append(
                 "✓  " if getattr(trace.outcome, name) else "✗  ", "green" if getattr(trace.outcome, name) else "bold red"
             )
     kept = sum(verdict.passed for verdict in trace.verdicts)
@@ -228,14 +230,12 @@ def _trace_head(trace: Trace) -> Iterator[Text]:
     if trace.scenario.flaw:
         yield Text.assemble(("flaw    ", "dim"), (f"{trace.scenario.flaw}, put into the first draft on purpose", "yellow"))
     if trace.recovery:
-        proof = Text("proof   ", "dim")
+        proof = Text.assemble(("proof   ", "dim"))
         for said, holds in (
             ("without the trouble the goal is reached", trace.recovery.without_fault_holds),
             ("without the recovery it is missed", trace.recovery.without_recovery_fails),
         ):
-            proof.append(f"{said} ", "default").append(
-                *{True: ("✓  ", "green"), False: ("✗  ", "bold red"), None: ("not tried  ", "yellow")}[holds]
-            )
+            proof.append(f"{said} ").append(*{True: ("✓  ", "green"), False: ("✗  ", "bold red"), None: ("not tried  ", "yellow")}[holds])
         yield proof
 
 
@@ -251,17 +251,17 @@ def _rejection_head(rejection: Rejection) -> Iterator[Text]:
 
 
 def _about(kind: str, *rest: str) -> Text:
-    line = Text(clean(kind), "bold")
+    line = Text.assemble((clean(kind), "bold"))
     if len(rest) > 1 and rest[0]:
         line.append(" · ", "dim").append(clean(f"{rest[0]} / {rest[1]}"), "bold")
         rest = rest[2:]
     for one in rest:
-        line.append(" · ", "dim").append(clean(one), "default")
+        line.append(" · ", "dim").append(clean(one))
     return line
 
 
 def _facts(*facts: tuple[str, str]) -> Text:
-    return Text(" · ", "dim").join(Text.assemble((f"{name} " if name else "", "dim"), (clean(value), "default")) for name, value in facts)
+    return _DOT.join(Text.assemble((f"{name} " if name else "", "dim"), clean(value)) for name, value in facts)
 
 
 def _bullet(text: str, style: str) -> Text:
@@ -353,7 +353,7 @@ def _conversation(messages: Sequence[Message], remarks: Mapping[int, Sequence[Te
     table.add_column(width=6)
     table.add_column(overflow="fold")
     for at, message in enumerate(messages):
-        remark = Text(" · ", "dim").join(remarks.get(at, ()))
+        remark = _DOT.join(remarks.get(at, ()))
         role = Text(ROLE_NAMES.get(message.role, message.role), ROLE_STYLES[message.role])
         table.add_row(str(at), role, Group(*_said(message, remark, whole=whole, width=width - INDENT)))
     return table
@@ -363,7 +363,7 @@ def _said(message: Message, remark: Text, *, whole: bool, width: int) -> Iterato
     if isinstance(message, ToolMessage):
         error = _error(message.content)
         short = f"{error['code']}: {error.get('message', '')}" if "code" in error and not whole else message.content
-        yield Text(clean(message.name), "dim").append("  ").append_text(remark)
+        yield Text.assemble((clean(message.name), "dim"), "  ", remark)
         yield _shortened(short, None if whole else RESULT_LINES, width, "red" if error else "")
     elif isinstance(message, SystemMessage):
         yield _shortened(message.content, None if whole else SYSTEM_LINES, width, "dim")
@@ -394,7 +394,7 @@ def _acts(message: AssistantMessage) -> Iterator[RenderableType]:
 def _call(call: ToolCall) -> Text:
     line = Text.assemble(("→ ", "dim"), (clean(call.name), "bold blue"), ("(", "dim"))
     for place, (name, value) in enumerate(call.arguments.items()):
-        line.append(", " if place else "", "dim").append(clean(name), "default").append("=", "dim")
+        line.append(", " if place else "", "dim").append(clean(name)).append("=", "dim")
         line.append(clean(json.dumps(value, ensure_ascii=False)), "blue")
     return line.append(")", "dim")
 
@@ -414,10 +414,10 @@ def _plan(plan: Mapping[str, Json]) -> Iterator[RenderableType]:
         if before := _items(subgoal.get("depends_on")):
             line.append(f"  after {', '.join(map(_plain, before))}", "dim")
         yield Padding(line, (0, 0, 0, 2))
-        how = Text(", ".join(map(_plain, _items(subgoal.get("tools")))), "blue")
-        how.append(f"{' ' if how else ''}until ", "dim").append(_plain(subgoal.get("success_criterion")), "default")
+        how = Text.assemble((", ".join(map(_plain, _items(subgoal.get("tools")))), "blue"))
+        how.append(f"{' ' if how else ''}until ", "dim").append(_plain(subgoal.get("success_criterion")))
         for one in _items(subgoal.get("constraints")):
-            how.append(", respecting ", "dim").append(_plain(one), "default")
+            how.append(", respecting ", "dim").append(_plain(one))
         yield Padding(how, (0, 0, 0, 6))
 
 
@@ -434,7 +434,7 @@ def _shortened(text: str, lines: int | None, width: int, style: str) -> Text:
     if lines is None or (len(text) <= lines * width + 40 and text.count("\n") < lines):
         return Text(clean(text), style)
     kept = "\n".join(text.split("\n")[:lines])[: lines * (width - 12)].rstrip()
-    return Text(clean(kept), style).append(f" … {len(text) - len(kept):,} more characters", "dim italic")
+    return Text.assemble((clean(kept), style), (f" … {len(text) - len(kept):,} more characters", "dim italic"))
 
 
 # --- environments -------------------------------------------------------------------------------------------
@@ -476,9 +476,9 @@ def _first_sentence(text: str) -> str:
 
 
 def _details(cls: type[Environment]) -> Iterator[RenderableType]:
-    rows = f"{_row_count(cls):,} rows of state in world 0" if cls.instant else "state outside of this process"
+    rows = f"{count_of(_row_count(cls), 'row')} of state in world 0" if cls.instant else "state outside of this process"
     tools, goals = cls.toolbox(), templates(cls)
-    yield Text.assemble((clean(cls.name), "bold"), f"  {rows}, {len(tools)} tools, {len(goals)} goal templates")
+    yield Text.assemble((clean(cls.name), "bold"), f"  {rows}, {count_of(len(tools), 'tool')}, {count_of(len(goals), 'goal template')}")
     yield _heading("Policy")
     yield from _policy(cls.policy_text())
     yield _heading("Tools")
@@ -494,7 +494,7 @@ def _details(cls: type[Environment]) -> Iterator[RenderableType]:
     for template, kinds in goals.items():
         suits = "all kinds" if set(kinds) == set(KINDS) else ", ".join(kinds)
         drawn = _example(cls, template, kinds[0])
-        calls = f", {len(drawn.steps)} call{'' if len(drawn.steps) == 1 else 's'}" if drawn else ""
+        calls = f", {count_of(len(drawn.steps), 'call')}" if drawn else ""
         yield Text.assemble(f"  {clean(template)}", (f"  {suits}{calls}", "dim"))
         yield Padding(Text(clean(drawn.opening), "green") if drawn else Text("nothing fits in the first worlds", "yellow"), (0, 0, 0, 6))
 
@@ -527,7 +527,7 @@ def _signature(tool: Tool) -> Text:
     parameters, required = schema.get("properties", {}), schema.get("required", [])
     line = Text.assemble((clean(tool.name), "bold"), ("(", "dim"))
     for place, (name, about) in enumerate(parameters.items() if isinstance(parameters, dict) else ()):
-        line.append(", " if place else "", "dim").append(clean(name), "default")
+        line.append(", " if place else "", "dim").append(clean(name))
         line.append("" if name in required else "?", "yellow").append(f": {clean(_type(about))}", "dim")
     return line.append(")", "dim")
 
@@ -543,7 +543,7 @@ def _type(schema: Json) -> str:
         if isinstance(schema.get(key), list):
             return "|".join(dict.fromkeys(_type(one) for one in schema[key]))
     if "const" in schema:
-        return json.dumps(schema["const"])
+        return str(schema["const"])
     if schema.get("type") == "array":
         return f"[{_type(schema.get('items'))}]"
     named = schema.get("type", "object" if "$ref" in schema else "any")
@@ -577,10 +577,10 @@ def show_tools(file: Path, *, only_refused: bool) -> None:
             console.print(Padding(grid, (0, 0, 0, 2), expand=False))
         noted = sum(1 for one in found if one.tool is not None and one.notes)
         servers = {one.server for one in found if one.server}
-        of = f" of {len(servers):,} server{'' if len(servers) == 1 else 's'}" if servers else ""
-        total = Text(f"{len(found):,} definition{'' if len(found) == 1 else 's'}{of}: ", "bold")
-        total.append(f"{len(found) - len(refused):,} load", "green").append(f" ({noted:,} with a note)" if noted else "", "default")
-        console.print(total.append(", ", "default").append(f"{len(refused):,} refused", "red" if refused else "default"))
+        of = f" of {count_of(len(servers), 'server')}" if servers else ""
+        total = Text.assemble((f"{count_of(len(found), 'definition')}{of}: ", "bold"))
+        total.append(f"{len(found) - len(refused):,} load", "green").append(f" ({noted:,} with a note)" if noted else "")
+        console.print(total.append(", ").append(f"{len(refused):,} refused", "red" if refused else "default"))
 
 
 def _loaded(one: Loaded) -> tuple[Text, Group]:

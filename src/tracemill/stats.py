@@ -351,7 +351,7 @@ def _share(part: int, whole: int) -> float:
 # --- near-duplicates ----------------------------------------------------------------------------------------
 
 
-def signature(text: str, blank: MinHash) -> np.ndarray[Any, Any]:
+def signature(text: str, blank: MinHash | None = None) -> np.ndarray[Any, Any]:
     """The MinHash signature of a text's word 3-grams, case ignored and every run of digits taken as one '0'.
 
     The text of a trace is its first user message and its final answer: the two that somebody worded for this trace
@@ -462,6 +462,10 @@ def clean(text: str) -> str:
     return _CONTROL.sub(lambda match: chr(0x2400 + ord(match[0])) if match[0] < " " else "\N{REPLACEMENT CHARACTER}", text)
 
 
+def count_of(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 # --- tables -------------------------------------------------------------------------------------------------
 
 
@@ -476,14 +480,12 @@ def _tables(report: Mapping[str, Json]) -> Iterator[RenderableType]:
 
 def _headline(report: Mapping[str, Json]) -> Text:
     run = report["run"]
-    line = Text.assemble((clean(run["path"]), "bold"), f"  {_number(report['traces'], 'trace')}")
+    line = Text.assemble((clean(run["path"]), "bold"), f"  {count_of(report['traces'], 'trace')}")
     if not report["traces"]:
-        line.append("\nThere are no traces yet. ")
-        running = "The first ones are written some seconds after a run has begun; look again, or continue it with tracemill generate."
-        line.append("None was accepted." if run["complete"] else running)
+        line.append("\nThere are no traces yet: the first ones are written some seconds after a run has begun.")
         return line
     if report["preference_pairs"]:
-        line.append(f", {_number(report['preference_pairs'], 'preference pair')}")
+        line.append(f", {count_of(report['preference_pairs'], 'preference pair')}")
     if run["complete"] is not None:
         line.append(" · ").append("complete" if run["complete"] else "not complete yet", "green" if run["complete"] else "yellow")
     for name in ("seed", "teacher"):
@@ -511,7 +513,7 @@ def _what(report: Mapping[str, Json]) -> Iterator[RenderableType]:
     )
     trouble = report["trouble"]
     if trouble["traces"]:
-        yield _heading("Trouble", f"in {_number(trouble['traces'], 'trace')}")
+        yield _heading("Trouble", f"in {count_of(trouble['traces'], 'trace')}")
         parts = ((title, {one["kind"]: one["traces"] for one in trouble["kinds"] if one["sort"] == sort}) for title, sort in SORTS)
         yield _side_by_side(*(_counted(title, part, total, 8) for title, part in parts if part))
     ranked = list(report["templates"]["traces"].items())
@@ -525,7 +527,7 @@ def _what(report: Mapping[str, Json]) -> Iterator[RenderableType]:
 
 def _tool_tables(tools: Mapping[str, Json], sequences: Mapping[str, Json]) -> Iterator[RenderableType]:
     failed = f", {_percent(tools['failed_calls'], tools['calls'])} of them failing" if tools["calls"] else ""
-    about = f"{tools['called']} of {_number(tools['offered'], 'tool')} called, {_number(tools['calls'], 'call')}{failed}"
+    about = f"{tools['called']} of {count_of(tools['offered'], 'tool')} called, {count_of(tools['calls'], 'call')}{failed}"
     yield _heading("Tools", about)
     most = max((one["calls"] for one in tools["by_tool"].values()), default=1)
     grid = _grid("tool", "effect", "environment", ">calls", ">share", ">failed", ">traces", "")
@@ -537,7 +539,7 @@ def _tool_tables(tools: Mapping[str, Json], sequences: Mapping[str, Json]) -> It
     yield _indented(grid)
     rest = len(tools["by_tool"]) - TOP
     if rest > 0:
-        yield _note(f"and {_number(rest, 'more tool')}; --json lists all")
+        yield _note(f"and {count_of(rest, 'more tool')}; --json lists all")
     if tools["never_called"]:
         share = _percent(len(tools["never_called"]), tools["offered"])
         yield _note(f"never called ({len(tools['never_called'])}, {share}): {', '.join(tools['never_called'])}")
@@ -577,7 +579,7 @@ def _texts(report: Mapping[str, Json]) -> Iterator[RenderableType]:
 def _rejection_tables(rejections: Mapping[str, Json]) -> Iterator[RenderableType]:
     if not rejections["reasons"]:
         return
-    yield _heading("Rejections", f"{_number(rejections['final'], 'scenario')} lost, {_number(rejections['revised'], 'draft')} sent back")
+    yield _heading("Rejections", f"{count_of(rejections['final'], 'scenario')} lost, {count_of(rejections['revised'], 'draft')} sent back")
     grid = _grid("stage", "reason", ">lost", ">sent back", "")
     most = max(one["final"] + one["revised"] for one in rejections["reasons"])
     for one in rejections["reasons"][: TOP + 2]:
@@ -586,7 +588,7 @@ def _rejection_tables(rejections: Mapping[str, Json]) -> Iterator[RenderableType
     yield _indented(grid)
     rest = len(rejections["reasons"]) - TOP - 2
     if rest > 0:
-        yield _note(f"and {_number(rest, 'more reason')}; --json lists all")
+        yield _note(f"and {count_of(rest, 'more reason')}; --json lists all")
     for title, name in (("lost at", "stages"), ("to blame", "blame")):
         if rejections[name]:
             yield _note(f"{title}: " + ", ".join(f"{one} {number:,}" for one, number in rejections[name].items()))
@@ -637,10 +639,6 @@ def _bar(number: int, most: int, width: int = 20) -> Text:
 
 def _count(number: int) -> str:
     return f"{number:,}"
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -2,17 +2,20 @@
 
 Every record is read back, its schema checked by jsonschema alone, its scenario drawn again from seed and index, its
 calls replayed, its goal, proof and rules judged again, and all that was recorded compared with what comes out now.
-What no check of meaning can see (another wording, say) the record's digest shows.
+What no check of meaning can see (another wording, say) the record's digest shows. Of a complete run, all indices up to
+the last must be accounted for: by a trace, or by a final rejection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,22 +26,40 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from tracemill.columns import Row, from_row, plain_row
+from tracemill.columns import Row, from_row, plain_row, plain_tools
 from tracemill.config import Config
 from tracemill.constitution.constitution import Constitution, load_constitution
 from tracemill.errors import DatasetError, ScenarioError
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.rollout import system_prompt
-from tracemill.generators.scenario import scenario
+from tracemill.generators.scenario import kind_of, scenario
 from tracemill.inspection import Finding, inspect
 from tracemill.job import build_job
 from tracemill.pipeline import Job
-from tracemill.schemas.check import record_checker
-from tracemill.trace import KINDS, AssistantMessage, Kind, Preference, Record, Rejection, SystemMessage, Trace, UserMessage
+from tracemill.schemas.check import Checker, Problem, record_schema
+from tracemill.trace import (
+    KINDS,
+    AssistantMessage,
+    Effect,
+    Json,
+    Kind,
+    OfferedTool,
+    Preference,
+    Record,
+    Rejection,
+    Scenario,
+    SystemMessage,
+    ToolMessage,
+    Trace,
+    UserMessage,
+    fingerprint,
+)  # fmt: skip
 
 RECORDS: dict[str, type[Record]] = {"trace": Trace, "preference": Preference, "rejection": Rejection}
 CHUNK = 100  # rows that one task of a worker checks
 SHOWN = 20
+REPEATED = frozenset({"tools", "effects", "outcome", "verdicts"})
+"""Columns that hold the same few texts in row after row."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +74,23 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Line:
+    """What the parent needs of a row to see the whole. `drafts` is how many rejected ones a trace claims to have had."""
+
+    file: str
+    id: str
+    index: Json
+    kind: Json
+    drafts: Json
+    final: bool
+
+
+@dataclass(frozen=True)
 class Checked:
-    """What a worker says of a chunk: its problems, and what the parent needs to see the whole."""
+    """What a worker says of a chunk."""
 
     faults: list[Fault]
-    ids: list[tuple[str, int, str, str]]
-    """(id, index, kind or '', file) of each row that could be read."""
+    lines: list[Line]
 
 
 def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
@@ -71,11 +103,10 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
             f"{out} cannot be checked: its config gives another digest here, so its scenarios would be others",
             [f"made by tracemill {run.get('tracemill')}; a changed environment, constitution or version changes the digest"],
         )
-    tasks = list(_tasks(out))
-    if not any(record == "trace" for _, record, _ in tasks):
+    tasks, faults = _tasks(out)
+    if not faults and not any(record == "trace" for _, record, _ in tasks):
         raise DatasetError(f"{out} holds no accepted traces yet")
-    faults: list[Fault] = []
-    ids: list[tuple[str, int, str, str]] = []
+    lines: list[Line] = []
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=context, initializer=_begin, initargs=(config,)) as pool,
@@ -85,13 +116,13 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
         for done in as_completed([pool.submit(_check, out, *task) for task in tasks]):
             checked = done.result()
             faults += checked.faults
-            ids += checked.ids
+            lines += checked.lines
             progress.advance(bar)
-    faults += _whole(config, run, ids)
+    faults += _whole(config, run, lines)
     faults.sort(key=lambda fault: (fault.file, fault.row, fault.check))
     if report is not None:
         report.write_text("".join(json.dumps(fault.__dict__, ensure_ascii=False) + "\n" for fault in faults), encoding="utf-8")
-    _print(console, out, faults, Counter(file.split("/")[0] for _, _, _, file in ids))
+    _print(console, out, faults, Counter(line.file.split("/")[0] for line in lines))
     return 1 if faults else 0
 
 
@@ -103,6 +134,8 @@ def read_run(out: Path) -> dict[str, Any]:
         raise DatasetError(f"{out} holds no run: there is no run.json in it") from None
     except (OSError, ValueError) as reason:
         raise DatasetError(f"{out / 'run.json'} cannot be read: {reason}") from reason
+    if not isinstance(run, dict):
+        raise DatasetError(f"{out / 'run.json'} is not the record of a run: expected an object, got {type(run).__name__}")
     return run
 
 
@@ -131,65 +164,148 @@ def _begin(config: Config) -> None:
     _standard = _Standard(build_job(config), load_constitution(config.constitution))
 
 
-def _tasks(out: Path) -> Iterator[tuple[str, str, int]]:
-    """(file, record kind, first row) of every chunk."""
+def _tasks(out: Path) -> tuple[list[tuple[str, str, int]], list[Fault]]:
+    """(file, record kind, first row) of every chunk, and the files that cannot be read."""
     import pyarrow.parquet as pq
 
+    tasks: list[tuple[str, str, int]] = []
+    faults: list[Fault] = []
     folders = [(f"data/{kind}", "trace") for kind in KINDS] + [("preferences", "preference"), ("rejects", "rejection")]
     for folder, record in folders:
         for path in sorted((out / folder).glob("*.parquet")):
-            for first in range(0, pq.read_metadata(path).num_rows, CHUNK):
-                yield f"{folder}/{path.name}", record, first
+            file = f"{folder}/{path.name}"
+            try:
+                rows = pq.read_metadata(path).num_rows
+            except (OSError, ValueError) as reason:  # pyarrow's own errors are of these
+                faults.append(_unreadable(file, reason))
+                continue
+            tasks += [(file, record, first) for first in range(0, rows, CHUNK)]
+    return tasks, faults
+
+
+def _unreadable(file: str, reason: Exception) -> Fault:
+    return Fault(file, -1, "", "file", f"it is no Parquet file that can be read: {' '.join(str(reason).split())}")
 
 
 def _check(out: Path, file: str, record: str, first: int) -> Checked:
     import pyarrow.parquet as pq
 
-    assert _standard is not None
-    rows: list[Row] = pq.read_table(out / file, partitioning=None).slice(first, CHUNK).to_pylist()
-    faults: list[Fault] = []
-    ids: list[tuple[str, int, str, str]] = []
-    siblings = _siblings(out, {row["index"] for row in rows}) if record == "preference" else {}
-    for number, row in enumerate(rows, first):
-        found = check_row(row, record, _standard.job, _standard.constitution, siblings)
-        faults += [Fault(file, number, str(row.get("id")), check, problem) for check, problem in found]
-        ids.append((str(row.get("id")), row.get("index") or 0, str(row.get("kind") or ""), file))
+    try:
+        rows: list[Row] = pq.read_table(out / file, partitioning=None).slice(first, CHUNK).to_pylist()
+    except (OSError, ValueError) as reason:
+        return Checked([_unreadable(file, reason)], [])
+    faults = asyncio.run(_chunk_faults(out, file, record, first, rows))
+    lines = [
+        Line(file, str(row.get("id")), row.get("index"), row.get("kind"), row.get("revisions"), row.get("final") is True) for row in rows
+    ]
     if record == "trace":
         folder = file.split("/")[1]
-        faults += [
-            Fault(file, first + n, i, "place", f"a {kind} lies among {folder}") for n, (i, _, kind, _) in enumerate(ids) if kind != folder
-        ]
-    return Checked(faults, ids)
+        strays = [(number, line) for number, line in enumerate(lines, first) if line.kind != folder]
+        faults += [Fault(file, number, line.id, "place", f"a {line.kind} lies among {folder}") for number, line in strays]
+    return Checked(faults, lines)
 
 
-def check_row(row: Row, record: str, job: Job, constitution: Constitution, siblings: dict[int, list[Record]]) -> list[tuple[str, str]]:
-    """Everything that is wrong with one row, as (check, problem)."""
+async def _chunk_faults(out: Path, file: str, record: str, first: int, rows: list[Row]) -> list[Fault]:
+    assert _standard is not None
+    faults: list[Fault] = []
+    siblings = _siblings(out, {row.get("index") for row in rows}) if record == "preference" else {}
+    for number, row in enumerate(rows, first):
+        found = await check_row(row, record, _standard.job, _standard.constitution, siblings)
+        faults += [Fault(file, number, str(row.get("id")), check, problem) for check, problem in found]
+    return faults
+
+
+# --- one row ------------------------------------------------------------------------------------------------
+
+
+async def check_row(
+    row: Row, record: str, job: Job, constitution: Constitution, siblings: dict[int, list[Record]]
+) -> list[tuple[str, str]]:
+    """Everything that is wrong with one row, as (check, problem). `siblings` are the records of a preference's index."""
     cls = RECORDS[record]
     try:
         plain = plain_row(cls, row)
-    except ValueError as reason:
-        return [("schema", f"a column is not JSON: {reason}")]
-    problems = record_checker(record, exact=True).problems(plain)
+    except (ValueError, TypeError, RecursionError) as reason:
+        return [("schema", f"a column does not hold JSON of its kind: {reason}")]
+    problems = schema_problems(record, row, plain)
     if problems:
         return [("schema", str(problem)) for problem in problems]
     try:
-        read = from_row(cls, row)
+        read = from_row(cls, row, plain)
+        match read:
+            case Trace():
+                found = await trace_problems(read, job, constitution)
+                if read.digest != record_digest(row, plain):
+                    found.insert(0, ("digest", "the record is not the one that was written: its digest does not fit"))
+                return found
+            case Preference():
+                return [("preference", problem) for problem in _preference_problems(read, siblings.get(read.index, []))]
+            case Rejection():
+                return list(_rejection_problems(read, job))
     except ValidationError as reason:
         return [("schema", str(reason))]
-    if isinstance(read, Trace):
-        return asyncio.run(trace_problems(read, job, constitution))
-    if isinstance(read, Preference):
-        return list(_preference_problems(read, siblings.get(read.index, [])))
-    if isinstance(read, Rejection) and read.id != f"{job.id_of(read.index)}.{read.attempt}":
-        return [("id", f"expected {job.id_of(read.index)}.{read.attempt}")]
+    except Exception as reason:  # noqa: BLE001 - whatever a record makes fail, it is that record that is at fault
+        return [("error", f"it cannot be checked: {type(reason).__name__}: {reason}")]
     return []
 
 
+def schema_problems(record: str, row: Row, plain: dict[str, Json]) -> list[Problem]:
+    """What jsonschema alone says of a row.
+
+    Some columns it is asked by themselves, which comes to the same, as no column has a say in what another may hold:
+    so a text that comes again and again is checked once.
+    """
+    frame, apart = _row_checkers(record)
+    found = frame.problems(plain)
+    for name in apart.keys() & plain.keys():
+        value = row[name]
+        found += _text_problems(record, name, tuple(value) if isinstance(value, list) else value)
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _text_problems(record: str, name: str, text: str | tuple[str, ...]) -> tuple[Problem, ...]:
+    plain = plain_row(RECORDS[record], {name: text})
+    return tuple(_row_checkers(record)[1][name].problems(plain))
+
+
+@functools.cache
+def _row_checkers(record: str) -> tuple[Checker, dict[str, Checker]]:
+    """The published schema in parts: without what `REPEATED` columns may hold, and that for each of them."""
+    schema = _in_place(record_schema(record), record_schema(record).get("$defs", {}))
+    apart = {name: one for name, one in schema["properties"].items() if name in REPEATED}
+    frame = Checker({**schema, "properties": {**schema["properties"], **dict.fromkeys(apart, True)}}, exact=True)
+    dialect = {"$schema": schema["$schema"]}
+    return frame, {name: Checker({**dialect, "properties": {name: one}}, exact=True) for name, one in apart.items()}
+
+
+def _in_place(schema: Json, definitions: dict[str, Json]) -> Json:
+    """The schema with its definitions where they are referred to: jsonschema takes longest to follow references."""
+    if isinstance(schema, list):
+        return [_in_place(one, definitions) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {key: _in_place(one, definitions) for key, one in schema.items() if key not in ("$ref", "$defs")}
+    if "$ref" not in schema:
+        return rest
+    target = _in_place(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
+    return {**target, **rest} if rest.keys() <= {"description", "default"} else {"allOf": [target], **rest}
+
+
+def record_digest(row: Row, plain: dict[str, Json]) -> str:
+    """What `Trace.seal()` gives, of the record as it was written: nothing that reading it would mend is mended."""
+    rest = {key: value for key, value in plain.items() if key != "digest"}
+    return fingerprint({**rest, "tools": _tools_digest(tuple(row["tools"]))})
+
+
+@functools.lru_cache(maxsize=256)
+def _tools_digest(texts: tuple[str, ...]) -> str:
+    return fingerprint(plain_tools(texts))
+
+
 async def trace_problems(trace: Trace, job: Job, constitution: Constitution) -> list[tuple[str, str]]:
-    """Everything that is wrong with a trace that conforms to its schema."""
+    """Everything that is wrong with a trace that conforms to its schema, its digest apart."""
     found: list[tuple[str, str]] = []
-    if trace.digest != trace.seal():
-        found.append(("digest", "the record is not the one that was written: its digest does not fit"))
     if trace.id != job.id_of(trace.index):
         found.append(("id", f"expected {job.id_of(trace.index)} at index {trace.index}"))
     try:
@@ -199,15 +315,11 @@ async def trace_problems(trace: Trace, job: Job, constitution: Constitution) -> 
     if trace.scenario != drawn:
         found.append(("scenario", "it is not the one that seed and index give: " + ", ".join(_different(trace.scenario, drawn))))
         trace = trace.model_copy(update={"scenario": drawn})  # the goal is what was asked, not what a record says was asked
-    for name in ("kind", "environment", "template", "seed", "difficulty"):
-        if getattr(trace, name) != getattr(drawn, name):
-            found.append(("scenario", f"{name} should be {getattr(drawn, name)!r}, is {getattr(trace, name)!r}"))
-    cls = environment(drawn.environment)
-    offered = cls.tools(drawn.kind)
-    if trace.tools != tuple(tool.offered() for tool in offered) or trace.effects != {tool.name: tool.effect for tool in offered}:
+    found += _unlike(trace, drawn, ("kind", "environment", "template", "seed", "difficulty"))
+    if (trace.tools, trace.effects) != _offer(drawn.environment, drawn.kind):
         found.append(("tools", "they are not the tools that the environment offers"))
     found += [("messages", problem) for problem in _given_messages(trace)]
-    now = await inspect(trace, cls, constitution, exact=False)  # the schema was checked exactly, on the row
+    now = await inspect(trace, environment(drawn.environment), constitution, conforms=True)
     if isinstance(now, Finding):
         return found + [(now.stage, problem) for problem in now.problems]
     if now.outcome != trace.outcome:
@@ -215,53 +327,100 @@ async def trace_problems(trace: Trace, job: Job, constitution: Constitution) -> 
     if now.state_digest != trace.state_digest:
         found.append(("replay", f"the end state is {now.state_digest}, recorded {trace.state_digest}"))
     if now.recovery != trace.recovery:
-        found.append(("proof", "the recorded recovery is not what the proof finds"))
+        found.append(("proof", "the recorded recovery is not what replay and proof find"))
     if tuple(v for v in trace.verdicts if v.by == "rule") != now.verdicts:
         found.append(("constitution", "the recorded verdicts are not those of the rules"))
     return found
 
 
+@functools.cache
+def _offer(name: str, kind: Kind) -> tuple[tuple[OfferedTool, ...], dict[str, Effect]]:
+    tools = environment(name).tools(kind)
+    return tuple(tool.offered() for tool in tools), {tool.name: tool.effect for tool in tools}
+
+
 def _given_messages(trace: Trace) -> Iterator[str]:
-    """Messages that follow from the scenario, and marks that follow from the recovery."""
+    """What of the messages is not the agent's to choose: who has the word, ids, and what the scenario says."""
+    drawn = trace.scenario
     first, second = trace.messages[0], trace.messages[1]
-    if not isinstance(first, SystemMessage) or first.content != system_prompt(environment(trace.scenario.environment), trace.scenario.kind):
+    if not isinstance(first, SystemMessage) or first.content != system_prompt(environment(drawn.environment), drawn.kind):
         yield "messages[0] is not the system message of this environment and kind"
-    if not isinstance(second, UserMessage) or second.content != trace.scenario.opening:
+    if not isinstance(second, UserMessage) or second.content != drawn.opening:
         yield "messages[1] is not the user's opening"
-    said = [m.content for m in trace.messages if isinstance(m, UserMessage)]
-    yield from (f"the user never said {one.says!r}" for one in trace.scenario.interjections if one.says not in said)
-    wrong = tuple(at for at, m in enumerate(trace.messages) if isinstance(m, AssistantMessage) and not m.train)
-    recorded = trace.recovery.wrong if trace.recovery else ()
-    if wrong != recorded:
-        yield f"messages out of the loss are {list(wrong)}, the recovery names {list(recorded)}"
+    due = {one.says: one for one in drawn.interjections}
+    said = Counter(m.content for m in trace.messages[2:] if isinstance(m, UserMessage))
+    yield from (f"the user said {said[says]} times instead of once: {says!r}" for says in due if said[says] != 1)
+    returned: set[str] = set()  # tools whose results stand right before
+    for at, message in enumerate(trace.messages[2:], 2):
+        before = trace.messages[at - 1]
+        if isinstance(message, ToolMessage):
+            returned = {message.name, *(returned if isinstance(before, ToolMessage) else ())}
+        elif isinstance(message, AssistantMessage):
+            returned = set()
+        elif isinstance(message, UserMessage) and (returned or not isinstance(before, AssistantMessage)):
+            step = drawn.steps[due[message.content].after] if message.content in due else None
+            calls = [call.tool for call in (step.call, step.fallback) if call] if step else []
+            if returned.isdisjoint(calls):
+                yield f"messages[{at}]: the user speaks up where nothing gives occasion to"
+    ids = [call.id for _, call, _ in trace.calls()]
+    if ids != [f"call_{number}" for number in range(1, len(ids) + 1)]:
+        yield "the call ids are not call_1, call_2, ... in order"
+    wrong = [(call.name, call.arguments) for at, call, _ in trace.calls() if at in _out_of_loss(trace)]
+    named = [(one.call.tool, one.call.arguments) for one in drawn.mistakes for _ in range(one.times)]
+    if wrong != named or len(_out_of_loss(trace)) != len(named):
+        yield f"messages out of the loss are {_out_of_loss(trace)}, which are not the {len(named)} wrong steps of the scenario"
 
 
-def _preference_problems(pair: Preference, siblings: list[Record]) -> Iterator[tuple[str, str]]:
+def _out_of_loss(trace: Trace) -> list[int]:
+    return [at for at, message in enumerate(trace.messages) if isinstance(message, AssistantMessage) and not message.train]
+
+
+def _unlike(record: Trace | Rejection, drawn: Scenario, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        if getattr(record, name) != getattr(drawn, name):
+            yield "scenario", f"{name} should be {getattr(drawn, name)!r}, is {getattr(record, name)!r}"
+
+
+def _rejection_problems(rejection: Rejection, job: Job) -> Iterator[tuple[str, str]]:
+    expected = f"{job.id_of(rejection.index)}.{rejection.attempt}"
+    if rejection.id != expected:
+        yield "id", f"expected {expected}"
+    if rejection.environment:  # none where the scenario could not be drawn, or its actor died
+        yield from _unlike(rejection, scenario(job.seed, rejection.index, job.mix), ("kind", "environment", "template"))
+
+
+def _preference_problems(pair: Preference, siblings: list[Record]) -> Iterator[str]:
     at = len(pair.prompt)
     trace = next((one for one in siblings if isinstance(one, Trace) and one.id == pair.trace), None)
     if trace is None:
-        yield "preference", f"there is no trace {pair.trace}"
-    elif (*pair.prompt, *pair.chosen) != trace.messages[: at + 1]:
-        yield "preference", f"prompt and chosen are not the beginning of {pair.trace}"
-    drafts = [one.messages for one in siblings if isinstance(one, Rejection)]
-    if not any((*pair.prompt, *pair.rejected) == messages[: at + 1] for messages in drafts):
-        yield "preference", "the rejected message is in no draft of the ledger"
+        yield f"there is no trace {pair.trace}"
+        return
+    if (*pair.prompt, *pair.chosen) != trace.messages[: at + 1]:
+        yield f"prompt and chosen are not the beginning of {pair.trace}"
+    if pair.tools != trace.tools:
+        yield f"the tools are not those of {pair.trace}"
+    if (pair.id, pair.margin) != (f"{trace.id}.p{trace.revisions}", 1.0):
+        yield f"expected {trace.id}.p{trace.revisions} with a margin of 1, found {pair.id} with one of {pair.margin:g}"
+    drafts = [one for one in siblings if isinstance(one, Rejection) and (*pair.prompt, *pair.rejected) == one.messages[: at + 1]]
+    if not drafts:
+        yield "the rejected message is in no draft of the ledger"
+    elif not any(f"revision:{found.split(' ')[0]}" == pair.source for one in drafts for found in one.evidence):
+        yield f"no draft of the ledger broke what the pair names: {pair.source}"
 
 
-def _siblings(out: Path, indices: set[int]) -> dict[int, list[Record]]:
-    """Traces and rejections of these indices."""
+def _siblings(out: Path, indices: set[Any]) -> dict[int, list[Record]]:
+    """Traces and rejections of these indices. What cannot be read is reported where it is checked itself."""
     import pyarrow.parquet as pq
 
+    wanted = sorted(index for index in indices if isinstance(index, int))
     found: dict[int, list[Record]] = {}
     sources: list[tuple[str, type[Record]]] = [*((f"data/{kind}", Trace) for kind in KINDS), ("rejects", Rejection)]
     for folder, cls in sources:
         for path in sorted((out / folder).glob("*.parquet")):
-            rows = pq.read_table(path, partitioning=None, filters=[("index", "in", sorted(indices))]).to_pylist()
-            for row in rows:
-                try:
-                    found.setdefault(row["index"], []).append(from_row(cls, row))
-                except ValueError:
-                    continue  # reported where the row itself is checked
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                for row in pq.read_table(path, partitioning=None, filters=[("index", "in", wanted)]).to_pylist():
+                    with contextlib.suppress(ValueError, TypeError, RecursionError):
+                        found.setdefault(row["index"], []).append(from_row(cls, row))
     return found
 
 
@@ -272,19 +431,49 @@ def _different(recorded: Record, drawn: Record) -> list[str]:
 # --- the whole ----------------------------------------------------------------------------------------------
 
 
-def _whole(config: Config, run: dict[str, Any], ids: list[tuple[str, int, str, str]]) -> Iterator[Fault]:
-    """What only all records together show: ids that come twice, and numbers that are not those of the config."""
-    seen = Counter((id, file.split("/")[0]) for id, _, _, file in ids)
-    for (id, place), number in seen.items():
+def _whole(config: Config, run: dict[str, Any], lines: list[Line]) -> Iterator[Fault]:
+    """What only all records together show: what comes twice, and what is missing."""
+    for (place, id), number in Counter((line.file.split("/")[0], line.id) for line in lines).items():
         if number > 1:
             yield Fault(place, -1, id, "id", f"it is there {number} times")
+    traces = {line.index: line for line in lines if line.file.startswith("data/")}
+    ledger = [line for line in lines if line.file.startswith("rejects/")]
+    drafts = Counter(line.index for line in ledger if not line.final)
+    for index, line in traces.items():
+        if line.drafts != drafts[index]:
+            yield Fault(line.file, -1, line.id, "ledger", f"revisions is {line.drafts}, but the ledger holds {drafts[index]} of its drafts")
     if not run.get("complete"):
         return
-    counts = Counter(kind for _, _, kind, file in ids if file.startswith("data/"))
+    counts = Counter(line.kind for line in traces.values())
     quotas: dict[Kind, int] = config.quotas()
     for kind in KINDS:
         if counts[kind] != quotas.get(kind, 0):
             yield Fault(f"data/{kind}", -1, "", "count", f"{counts[kind]} traces, the config asks for {quotas.get(kind, 0)}")
+    pairs = sum(line.file.startswith("preferences/") for line in lines)
+    recorded = run.get("counts", {}).get("preferences")
+    if pairs != recorded:
+        yield Fault("preferences", -1, "", "count", f"{pairs} pairs, run.json counts {recorded}")
+    missing = _unaccounted(config, traces.keys(), {line.index for line in ledger if line.final})
+    if missing:
+        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        yield Fault("rejects", -1, "", "count", f"{len(missing)} indices have neither a trace nor a final rejection: {shown}")
+
+
+def _unaccounted(config: Config, accepted: Collection[Json], rejected: Collection[Json]) -> list[int]:
+    """Indices that must have been milled before every kind had its number, and of which nothing is there."""
+    job = build_job(config)
+    left = Counter(config.quotas())
+    missing: list[int] = []
+    last = max((index for index in accepted if isinstance(index, int)), default=-1)
+    for index in range(last + 1):
+        kind = kind_of(job.seed, index, job.mix)
+        if left[kind] <= 0:
+            continue
+        if index in accepted:
+            left[kind] -= 1
+        elif index not in rejected:
+            missing.append(index)
+    return missing
 
 
 def _print(console: Console, out: Path, faults: list[Fault], counted: Counter[str]) -> None:

@@ -126,8 +126,8 @@ class Writer:
         self._kind_of = kind_of
         self._run = dict(run)
         out.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(out)
         self._check_owner()
+        self._lock = _lock(out)
         self._traces = {kind: Shards(out / "data" / kind, Trace) for kind in KINDS}
         self._rejects = Shards(out / "rejects", Rejection)
         self._preferences = Shards(out / "preferences", Preference)

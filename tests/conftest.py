@@ -1,0 +1,60 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tracemill.columns import Row, table
+from tracemill.config import load_config
+from tracemill.generators.scenario import kind_of
+from tracemill.job import build_job, build_pipeline, run_record
+from tracemill.trace import Rejection, Trace
+from tracemill.writer import Writer, pack
+
+Rewrite = Callable[[Callable[[Row], None]], Path]
+
+
+def mill(out: Path, **settings: object) -> Path:
+    """A finished run, made in this process."""
+    config = load_config(None, settings)
+    job, pipeline = build_job(config), build_pipeline(config)
+    writer = Writer(out, quotas=config.quotas(), kind_of=lambda index: kind_of(job.seed, index, job.mix), run=run_record(config))
+
+    async def fill() -> None:
+        index = 0
+        while not writer.full:
+            if writer.wants(index):
+                writer.add(pack(await pipeline.mill(index)))
+            index += 1
+
+    asyncio.run(fill())
+    writer.close()
+    return out
+
+
+@pytest.fixture(scope="session")
+def milled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a small run with all kinds, two environments, recoveries, revisions and rejections."""
+    return mill(tmp_path_factory.mktemp("milled") / "run", accept=60, environments=["store", "bank"], flaws=0.3)
+
+
+@pytest.fixture
+def rewritten(milled: Path, tmp_path: Path) -> Rewrite:
+    """Makes a copy of the shards of `milled`, without run.json, in which every row has gone through a function."""
+
+    def rewrite(change: Callable[[Row], None]) -> Path:
+        for path in [*milled.glob("data/*/*.parquet"), *milled.glob("rejects/*.parquet")]:
+            rows = pq.read_table(path, partitioning=None).to_pylist()
+            for row in rows:
+                change(row)
+            copy = tmp_path / "copy" / path.relative_to(milled)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table(Rejection if "stage" in rows[0] else Trace, rows), copy)
+        return tmp_path / "copy"
+
+    return rewrite

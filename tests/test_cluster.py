@@ -1,0 +1,173 @@
+"""Ray: the same set of records, whatever the number of actors and whatever dies in between.
+
+Everything here runs the real command in real processes and kills with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+TRACES = 2000
+KILLS = 20
+PATIENCE = 900.0  # seconds; only a hang takes that long
+
+
+def command(out: Path, *, accept: int = TRACES, actors: int = 2) -> list[str]:
+    flags = ["--accept", str(accept), "--seed", "7", "--actors", str(actors), "--out", str(out)]
+    return [sys.executable, "-m", "tracemill.cli", "generate", *flags]
+
+
+def launch(out: Path, **options: int) -> subprocess.Popen[bytes]:
+    log = out.with_suffix(".log").open("ab")
+    return subprocess.Popen(command(out, **options), stdout=log, stderr=log)
+
+
+def finish(run: subprocess.Popen[bytes], out: Path) -> None:
+    code = run.wait(timeout=PATIENCE)
+    assert code == 0, out.with_suffix(".log").read_text()[-2000:]
+
+
+def rows(out: Path) -> dict[str, dict[str, object]]:
+    """Every record of a run by folder and id; fails if an id comes twice."""
+    found: dict[str, dict[str, object]] = {}
+    for path in sorted(out.glob("data/*/*.parquet")) + sorted(out.glob("rejects/*.parquet")) + sorted(out.glob("preferences/*.parquet")):
+        for row in pq.read_table(path, partitioning=None).to_pylist():
+            key = f"{path.parent.relative_to(out)}/{row['id']}"
+            assert key not in found, f"{key} is there twice"
+            found[key] = row
+    return found
+
+
+def traces(found: dict[str, dict[str, object]]) -> int:
+    return sum(key.startswith("data/") for key in found)
+
+
+def busy(run: subprocess.Popen[bytes], out: Path, since: int) -> bool:
+    """Wait until the run has made something new; False if it has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while run.poll() is None:
+        if sum(path.stat().st_size for path in existing(out)) > since:
+            return True
+        assert time.monotonic() < deadline, "the run hangs"
+        time.sleep(0.05)
+    return False
+
+
+def made(out: Path) -> int:
+    return sum(path.stat().st_size for path in existing(out))
+
+
+def existing(out: Path) -> Iterator[Path]:
+    for path in out.glob(".spool/*.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            path.stat()
+            yield path
+
+
+def descendants(run: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(run.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.name().startswith(name) or any(name in part for part in process.cmdline()[:1]):
+                    found.append(process)
+    return found
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one-actor") / "A"
+    finish(launch(out, actors=1), out)
+    return out
+
+
+def test_three_actors_make_what_one_makes(undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "three"
+    finish(launch(out, actors=3), out)
+    expected = rows(undisturbed)
+    assert traces(expected) == TRACES
+    assert rows(out) == expected
+
+
+def test_twenty_kills_at_random_change_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    """Actors mostly, which the run replaces by itself; drivers, after which the same command is given again; and one
+    raylet, after which the run goes on with a new Ray."""
+    out = tmp_path / "killed"
+    rng = random.Random(11)
+    victims = ["driver"] * 5 + ["raylet"] + ["actor"] * (KILLS - 6)
+    rng.shuffle(victims)
+    killed: list[str] = []
+    run = launch(out)
+    while victims and busy(run, out, made(out)):
+        time.sleep(rng.uniform(0.0, 0.8))
+        victim = victims[-1]
+        if victim == "driver":
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            run = launch(out)
+        else:
+            name = "ray::Miller" if victim == "actor" else "raylet"
+            found = descendants(run, name)
+            if not found:
+                continue
+            rng.choice(found).kill()
+        killed.append(victims.pop())
+    finish(run, out)
+    found = rows(out)
+    print(f"killed {len(killed)}: {killed}")
+    assert len(killed) >= KILLS, f"the run was over after {killed}"
+    assert traces(found) == TRACES
+    assert found == rows(undisturbed)
+
+
+def test_the_result_of_kills_verifies(undisturbed: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "tracemill.cli", "verify", str(undisturbed)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    run = launch(out, accept=500)
+    assert busy(run, out, 0)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=60) == 130
+    assert "run the same command again" in out.with_suffix(".log").read_text()
+    finish(launch(out, accept=500), out)
+    assert traces(rows(out)) == 500
+
+
+def test_nothing_is_left_running(undisturbed: Path) -> None:
+    """No process of ours outlives a run, killed or not."""
+    left = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.ppid() == 1 and process.name().startswith("ray::Miller") and process.uids().real == os.getuid():
+                left.append(process)
+    deadline = time.monotonic() + 60
+    while left and time.monotonic() < deadline:
+        left = [process for process in left if process.is_running()]
+        time.sleep(1)
+    assert not left
+
+
+def test_a_folder_is_written_by_one_run_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "locked"
+    run = launch(out, accept=400)
+    assert busy(run, out, 0)
+    second = subprocess.run(command(out, accept=400), capture_output=True, text=True)
+    assert second.returncode == 2
+    assert "written by another process" in " ".join(second.stderr.split())
+    run.send_signal(signal.SIGINT)
+    run.wait(timeout=60)
