@@ -111,8 +111,9 @@ _STARTS: dict[tuple[int, int], float] = {}
 
 def _share(point: float, weights: Mapping[Name, float]) -> Name:
     total = sum(weights.values())
-    for name, weight in weights.items():
-        point -= weight / total
+    names = sorted(weights)  # equal mixes give equal scenarios, in whatever order they were written
+    for name in names:
+        point -= weights[name] / total
         if point < 0:
             return name
-    return list(weights)[-1]
+    return names[-1]

@@ -43,6 +43,12 @@ def milled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mill(tmp_path_factory.mktemp("milled") / "run", accept=60, environments=["store", "bank"], flaws=0.3)
 
 
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run as users make it: all kinds, all built-in environments, a tenth of the drafts flawed."""
+    return mill(tmp_path_factory.mktemp("dataset") / "run", accept=150, seed=5, flaws=0.1)
+
+
 @pytest.fixture
 def rewritten(milled: Path, tmp_path: Path) -> Rewrite:
     """Makes a copy of the shards of `milled`, without run.json, in which every row has gone through a function."""

@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
 
-TRACES = 2000
+TRACES = int(os.environ.get("TRACES", "2000"))
 KILLS = 20
 PATIENCE = 900.0  # seconds; only a hang takes that long
 
@@ -54,26 +53,26 @@ def traces(found: dict[str, dict[str, object]]) -> int:
     return sum(key.startswith("data/") for key in found)
 
 
-def busy(run: subprocess.Popen[bytes], out: Path, since: int) -> bool:
-    """Wait until the run has made something new; False if it has ended."""
-    deadline = time.monotonic() + PATIENCE
-    while run.poll() is None:
-        if sum(path.stat().st_size for path in existing(out)) > since:
-            return True
-        assert time.monotonic() < deadline, "the run hangs"
-        time.sleep(0.05)
-    return False
-
-
 def made(out: Path) -> int:
-    return sum(path.stat().st_size for path in existing(out))
-
-
-def existing(out: Path) -> Iterator[Path]:
+    """How many scenarios are done so far: rows in shards, and lines that wait in the spool (some may be in both)."""
+    count = 0
+    for path in out.glob("data/*/part-*.parquet"):
+        count += int(pq.read_metadata(path).num_rows)
     for path in out.glob(".spool/*.jsonl"):
         with contextlib.suppress(FileNotFoundError):
-            path.stat()
-            yield path
+            count += path.read_bytes().count(b"\n")
+    return count
+
+
+def reach(run: subprocess.Popen[bytes], out: Path, count: int) -> bool:
+    """Wait until the run has done so many scenarios; False if it has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while run.poll() is None:
+        if made(out) >= count:
+            return True
+        assert time.monotonic() < deadline, "the run hangs"
+        time.sleep(0.02)
+    return False
 
 
 def descendants(run: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
@@ -108,28 +107,28 @@ def test_twenty_kills_at_random_change_nothing(undisturbed: Path, tmp_path: Path
     rng = random.Random(11)
     victims = ["driver"] * 5 + ["raylet"] + ["actor"] * (KILLS - 6)
     rng.shuffle(victims)
+    moments = sorted(rng.sample(range(TRACES // 50, TRACES - TRACES // 10), KILLS))
     killed: list[str] = []
     run = launch(out)
-    while victims and busy(run, out, made(out)):
-        time.sleep(rng.uniform(0.0, 0.8))
+    while victims and reach(run, out, moments[len(killed)]):
         victim = victims[-1]
         if victim == "driver":
             run.send_signal(signal.SIGKILL)
             run.wait()
             run = launch(out)
         else:
-            name = "ray::Miller" if victim == "actor" else "raylet"
-            found = descendants(run, name)
-            if not found:
+            found = descendants(run, "ray::Miller" if victim == "actor" else "raylet")
+            if not found:  # the one killed before has not been replaced yet
+                time.sleep(0.02)
                 continue
             rng.choice(found).kill()
         killed.append(victims.pop())
     finish(run, out)
-    found = rows(out)
+    after = rows(out)
     print(f"killed {len(killed)}: {killed}")
     assert len(killed) >= KILLS, f"the run was over after {killed}"
-    assert traces(found) == TRACES
-    assert found == rows(undisturbed)
+    assert traces(after) == TRACES
+    assert after == rows(undisturbed)
 
 
 def test_the_result_of_kills_verifies(undisturbed: Path) -> None:
@@ -140,7 +139,7 @@ def test_the_result_of_kills_verifies(undisturbed: Path) -> None:
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     run = launch(out, accept=500)
-    assert busy(run, out, 0)
+    assert reach(run, out, 1)
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=60) == 130
     assert "run the same command again" in out.with_suffix(".log").read_text()
@@ -165,7 +164,7 @@ def test_nothing_is_left_running(undisturbed: Path) -> None:
 def test_a_folder_is_written_by_one_run_at_a_time(tmp_path: Path) -> None:
     out = tmp_path / "locked"
     run = launch(out, accept=400)
-    assert busy(run, out, 0)
+    assert reach(run, out, 1)
     second = subprocess.run(command(out, accept=400), capture_output=True, text=True)
     assert second.returncode == 2
     assert "written by another process" in " ".join(second.stderr.split())

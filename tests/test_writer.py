@@ -71,9 +71,7 @@ def test_exactly_as_many_as_asked_of_each_kind(expected: dict[str, dict[str, obj
     assert counts == dict.fromkeys(KINDS, 8)
 
 
-def test_the_order_of_arrival_does_not_matter(
-    parcels: list[Parcel], expected: dict[str, dict[str, object]], tmp_path: Path
-) -> None:
+def test_the_order_of_arrival_does_not_matter(parcels: list[Parcel], expected: dict[str, dict[str, object]], tmp_path: Path) -> None:
     for seed in range(5):
         out = tmp_path / str(seed)
         one = writer(out)

@@ -38,6 +38,7 @@ from tracemill.writer import Parcel, Writer, pack
 BATCH = 32
 BATCH_SECONDS = 0.2
 LONELY_AFTER = 2  # deaths in company after which an index is run with nothing beside it
+MOST_STILLBORN = 10
 GIVEN_UP_AFTER = 3  # deaths alone after which it is quarantined
 
 
@@ -81,6 +82,8 @@ class _Worker:
     """An actor as the driver sees it: its open leases and what is still out."""
 
     actor: Any
+    awaited: Any
+    """Its first answer; until that is there it gets no lease, since it may wait for a place in the cluster."""
     leases: dict[Any, set[int]] = field(default_factory=dict)
     """Stream of a lease -> indices that have not come back."""
 
@@ -161,8 +164,9 @@ class _Drive:
         self._on_progress = on_progress
         self._should_stop = should_stop
         self._give_up_after = give_up_after
-        self._workers = [_Worker(self._actor()) for _ in range(actors)]
-        self._fresh = self._indices()
+        self._stillborn = 0
+        self._workers = [self._hire() for _ in range(actors)]
+        self._next_index = 0
         self._returned: list[int] = []
         self._deaths: Counter[int] = Counter()
         self._barren = 0
@@ -182,18 +186,14 @@ class _Drive:
             for worker in self._workers:
                 ray.kill(worker.actor)
 
+    def _hire(self) -> _Worker:
+        actor = self._actor()
+        return _Worker(actor, actor.pid.remote())
+
     def _actor(self) -> Any:
         # Leases of one index each, and one for the rest: more calls than that never wait in one actor.
         actor: Any = Miller  # Ray's decorator is not typed as what it makes
         return actor.options(num_cpus=1, max_concurrency=self._config.concurrency + 8).remote(self._config, self._config.concurrency)
-
-    def _indices(self) -> Iterator[int]:
-        index = self._writer.frontier
-        while True:
-            index = max(index, self._writer.frontier)
-            if self._writer.wants(index):
-                yield index
-            index += 1
 
     def _lease(self) -> None:
         """Fill every actor up to its concurrency and a little more, so that it never runs dry between two leases."""
@@ -203,28 +203,46 @@ class _Drive:
             return
         room = self._config.concurrency + max(BATCH, self._config.concurrency // 2)
         for worker in self._workers:
-            if worker.out <= room - max(1, BATCH // 2):
+            if self._is_ready(worker) and worker.out <= room - max(1, BATCH // 2):
                 indices = self._next(room - worker.out)
                 if indices:
                     self._send(worker, indices)
 
+    def _is_ready(self, worker: _Worker) -> bool:
+        """Whether the actor has begun. Raises ClusterError if actors cannot be made at all."""
+        if worker.awaited is None:
+            return True
+        ready, _ = ray.wait([worker.awaited], timeout=0.0)
+        if not ready:
+            return False
+        try:
+            ray.get(worker.awaited)
+        except RayError as reason:
+            self._stillborn += 1
+            if self._stillborn > MOST_STILLBORN:
+                raise ClusterError(f"{self._stillborn} actors in a row died before they had begun: {reason}") from reason
+            worker.actor, worker.awaited = (fresh := self._hire()).actor, fresh.awaited
+            return False
+        self._stillborn, worker.awaited = 0, None
+        return True
+
     def _lease_alone(self, index: int) -> None:
         """An index that was there whenever an actor died runs with nothing beside it, so that it takes down nobody."""
-        if any(worker.out for worker in self._workers):
+        idle = next((worker for worker in self._workers if self._is_ready(worker)), None)
+        if idle is None or any(worker.out for worker in self._workers):
             return
         self._returned.remove(index)
-        self._send(self._workers[0], [index])
+        self._send(idle, [index])
 
     def _next(self, count: int) -> list[int]:
         found = [index for index in self._returned[:count] if self._writer.wants(index)]
         self._returned = self._returned[count:]
         limit = self._writer.frontier + self._look_ahead()
-        while len(found) < count:
-            index = next(self._fresh)
-            if index > limit:
-                self._returned.append(index)
-                break
-            found.append(index)
+        self._next_index = max(self._next_index, self._writer.frontier)
+        while len(found) < count and self._next_index <= limit:  # what is not wanted now will not be wanted later
+            if self._writer.wants(self._next_index):
+                found.append(self._next_index)
+            self._next_index += 1
         return found
 
     def _look_ahead(self) -> int:
@@ -239,7 +257,7 @@ class _Drive:
         """Take what has come, from whichever stream; wait half a second if nothing has."""
         by_stream = {stream: worker for worker in self._workers for stream in worker.leases}
         if not by_stream:
-            time.sleep(0.01)
+            ray.wait([worker.awaited for worker in self._workers if worker.awaited is not None] or [ray.put(None)], timeout=0.5)
             return
         ready, _ = ray.wait(list(by_stream), num_returns=len(by_stream), timeout=0.0, fetch_local=False)
         if not ready:
@@ -270,7 +288,7 @@ class _Drive:
         lost = [index for lease in worker.leases.values() for index in lease]
         worker.leases.clear()
         self._fail(lost)
-        worker.actor = self._actor()
+        worker.actor, worker.awaited = (fresh := self._hire()).actor, fresh.awaited
 
     def _fail(self, lost: Iterable[int]) -> None:
         for index in lost:

@@ -6,6 +6,7 @@ Problems are reported all at once, each with its path and, for an unknown name, 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Config(BaseModel):
     flaws: float = Field(default=0.1, ge=0, le=1, description="Share of first drafts that the scripted teacher spoils.")
     worlds: int = Field(default=32, ge=1, le=100_000, description="Initial states for each environment.")
     constitution: Path | None = Field(default=None, description="Your own constitution; the bundled one if not given.")
-    budget: BudgetConfig = BudgetConfig()
+    budget: BudgetConfig = Field(default=BudgetConfig(), description="`turns` and `calls` after which a conversation is cut off.")
     license: str = Field(default="apache-2.0", description="Licence of the dataset, as the Hub writes it.")
     name: str = Field(default="agent-traces", description="Title of the dataset card.")
     actors: int = Field(default=0, ge=0, le=4096, description="Ray actors; 0 means one for each CPU.")
@@ -57,8 +58,8 @@ class Config(BaseModel):
     @field_validator("kinds", "environments")
     @classmethod
     def _weighed(cls, value: dict[str, float]) -> dict[str, float]:
-        if not value or any(weight < 0 for weight in value.values()) or not sum(value.values()):
-            raise ValueError("expected at least one positive weight and none below zero")
+        if not value or not all(0 <= weight < math.inf for weight in value.values()) or not sum(value.values()):
+            raise ValueError("expected at least one positive weight, and none below zero or without end")
         return {name: weight for name, weight in value.items() if weight}
 
     @field_validator("accept")

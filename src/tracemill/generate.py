@@ -45,8 +45,9 @@ def generate(config: Config, out: Path, *, ray_address: str | None = None) -> in
         console.print(Text("Starting Ray …", style="dim"))
         from tracemill import cluster
 
-        cluster.start(address=ray_address, on_loss=_begin_again)
-        actors = config.actors or (os.cpu_count() or 1)
+        cores = os.cpu_count() or 1
+        actors = config.actors or cores
+        cluster.start(address=ray_address, cpus=max(cores, actors), on_loss=_begin_again)
         view = View(console, writer, quotas, actors * config.concurrency)
         with _stoppable() as stop, view:
             ending = cluster.run(config, writer, actors=actors, on_progress=view.update, should_stop=stop.is_set)
@@ -63,7 +64,7 @@ def _begin_again() -> None:
         os._exit(1)
     print("Ray has died; continuing with a new one …", file=sys.stderr, flush=True)
     os.environ[RESTARTS] = str(times)
-    os.execv(sys.executable, [sys.executable, "-m", "tracemill.cli", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", "tracemill.cli", *sys.argv[1:]])  # noqa: S606 - our own command again
 
 
 class _Stop:

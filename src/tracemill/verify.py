@@ -62,6 +62,10 @@ REPEATED = frozenset({"tools", "effects", "outcome", "verdicts"})
 """Columns that hold the same few texts in row after row."""
 
 
+Task = tuple[str, str, int]
+"""A chunk: its file, the kind of its records, its first row."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One problem of one record."""
@@ -79,9 +83,9 @@ class Line:
 
     file: str
     id: str
-    index: Json
-    kind: Json
-    drafts: Json
+    index: int
+    kind: str
+    drafts: int
     final: bool
 
 
@@ -107,14 +111,9 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
     if not faults and not any(record == "trace" for _, record, _ in tasks):
         raise DatasetError(f"{out} holds no accepted traces yet")
     lines: list[Line] = []
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=context, initializer=_begin, initargs=(config,)) as pool,
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Checking", total=len(tasks))
-        for done in as_completed([pool.submit(_check, out, *task) for task in tasks]):
-            checked = done.result()
+        for checked in _run(out, config, tasks, workers):
             faults += checked.faults
             lines += checked.lines
             progress.advance(bar)
@@ -124,6 +123,18 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
         report.write_text("".join(json.dumps(fault.__dict__, ensure_ascii=False) + "\n" for fault in faults), encoding="utf-8")
     _print(console, out, faults, Counter(line.file.split("/")[0] for line in lines))
     return 1 if faults else 0
+
+
+def _run(out: Path, config: Config, tasks: list[Task], workers: int) -> Iterator[Checked]:
+    """All tasks, as they are done; in this process where there is too little to do for starting others."""
+    number = workers or min(os.cpu_count() or 1, len(tasks) // 4)
+    if number <= 1:
+        _begin(config)
+        yield from (_check(out, *task) for task in tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(number, mp_context=context, initializer=_begin, initargs=(config,)) as pool:
+        yield from (done.result() for done in as_completed([pool.submit(_check, out, *task) for task in tasks]))
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -164,11 +175,12 @@ def _begin(config: Config) -> None:
     _standard = _Standard(build_job(config), load_constitution(config.constitution))
 
 
-def _tasks(out: Path) -> tuple[list[tuple[str, str, int]], list[Fault]]:
-    """(file, record kind, first row) of every chunk, and the files that cannot be read."""
+def _tasks(out: Path) -> tuple[list[Task], list[Fault]]:
+    """Every chunk, and the files that cannot be read."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tasks: list[tuple[str, str, int]] = []
+    tasks: list[Task] = []
     faults: list[Fault] = []
     folders = [(f"data/{kind}", "trace") for kind in KINDS] + [("preferences", "preference"), ("rejects", "rejection")]
     for folder, record in folders:
@@ -176,7 +188,7 @@ def _tasks(out: Path) -> tuple[list[tuple[str, str, int]], list[Fault]]:
             file = f"{folder}/{path.name}"
             try:
                 rows = pq.read_metadata(path).num_rows
-            except (OSError, ValueError) as reason:  # pyarrow's own errors are of these
+            except (OSError, pa.ArrowException) as reason:
                 faults.append(_unreadable(file, reason))
                 continue
             tasks += [(file, record, first) for first in range(0, rows, CHUNK)]
@@ -188,21 +200,26 @@ def _unreadable(file: str, reason: Exception) -> Fault:
 
 
 def _check(out: Path, file: str, record: str, first: int) -> Checked:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         rows: list[Row] = pq.read_table(out / file, partitioning=None).slice(first, CHUNK).to_pylist()
-    except (OSError, ValueError) as reason:
+    except (OSError, pa.ArrowException) as reason:
         return Checked([_unreadable(file, reason)], [])
     faults = asyncio.run(_chunk_faults(out, file, record, first, rows))
-    lines = [
-        Line(file, str(row.get("id")), row.get("index"), row.get("kind"), row.get("revisions"), row.get("final") is True) for row in rows
-    ]
+    lines = [_line(file, row) for row in rows]
     if record == "trace":
         folder = file.split("/")[1]
         strays = [(number, line) for number, line in enumerate(lines, first) if line.kind != folder]
         faults += [Fault(file, number, line.id, "place", f"a {line.kind} lies among {folder}") for number, line in strays]
     return Checked(faults, lines)
+
+
+def _line(file: str, row: Row) -> Line:
+    """What a broken row lacks is -1 here: that it is broken is said elsewhere."""
+    index, drafts = (one if isinstance(one, int) else -1 for one in (row.get("index"), row.get("revisions")))
+    return Line(file, str(row.get("id")), index, str(row.get("kind")), drafts, row.get("final") is True)
 
 
 async def _chunk_faults(out: Path, file: str, record: str, first: int, rows: list[Row]) -> list[Fault]:
@@ -272,24 +289,33 @@ def _text_problems(record: str, name: str, text: str | tuple[str, ...]) -> tuple
 @functools.cache
 def _row_checkers(record: str) -> tuple[Checker, dict[str, Checker]]:
     """The published schema in parts: without what `REPEATED` columns may hold, and that for each of them."""
-    schema = _in_place(record_schema(record), record_schema(record).get("$defs", {}))
+    schema = _quick(record_schema(record), record_schema(record).get("$defs", {}))
     apart = {name: one for name, one in schema["properties"].items() if name in REPEATED}
     frame = Checker({**schema, "properties": {**schema["properties"], **dict.fromkeys(apart, True)}}, exact=True)
     dialect = {"$schema": schema["$schema"]}
     return frame, {name: Checker({**dialect, "properties": {name: one}}, exact=True) for name, one in apart.items()}
 
 
-def _in_place(schema: Json, definitions: dict[str, Json]) -> Json:
-    """The schema with its definitions where they are referred to: jsonschema takes longest to follow references."""
+def _quick(schema: Json, definitions: dict[str, Json]) -> Json:
+    """The same schema in the form that jsonschema gets through fastest.
+
+    Definitions stand where they are referred to, and the branches of a tagged union, of which one at most can hold, are
+    each the `else` of another, so that those after the one that holds are not tried.
+    """
     if isinstance(schema, list):
-        return [_in_place(one, definitions) for one in schema]
+        return [_quick(one, definitions) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    rest = {key: _in_place(one, definitions) for key, one in schema.items() if key not in ("$ref", "$defs")}
-    if "$ref" not in schema:
-        return rest
-    target = _in_place(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
-    return {**target, **rest} if rest.keys() <= {"description", "default"} else {"allOf": [target], **rest}
+    quick = {key: _quick(one, definitions) for key, one in schema.items() if key not in ("$ref", "$defs")}
+    if "$ref" in schema:
+        target = _quick(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
+        quick = {**target, **quick} if quick.keys() <= {"description", "default"} else {"allOf": [target], **quick}
+    if all(isinstance(one, dict) and one.keys() == {"if", "then"} for one in quick.get("allOf", [None])):
+        chain: Json = True
+        for branch in quick.pop("allOf"):
+            chain = {**branch, "else": chain}
+        quick |= chain
+    return quick
 
 
 def record_digest(row: Row, plain: dict[str, Json]) -> str:
@@ -410,6 +436,7 @@ def _preference_problems(pair: Preference, siblings: list[Record]) -> Iterator[s
 
 def _siblings(out: Path, indices: set[Any]) -> dict[int, list[Record]]:
     """Traces and rejections of these indices. What cannot be read is reported where it is checked itself."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     wanted = sorted(index for index in indices if isinstance(index, int))
@@ -417,7 +444,7 @@ def _siblings(out: Path, indices: set[Any]) -> dict[int, list[Record]]:
     sources: list[tuple[str, type[Record]]] = [*((f"data/{kind}", Trace) for kind in KINDS), ("rejects", Rejection)]
     for folder, cls in sources:
         for path in sorted((out / folder).glob("*.parquet")):
-            with contextlib.suppress(OSError, ValueError, TypeError):
+            with contextlib.suppress(OSError, pa.ArrowException):
                 for row in pq.read_table(path, partitioning=None, filters=[("index", "in", wanted)]).to_pylist():
                     with contextlib.suppress(ValueError, TypeError, RecursionError):
                         found.setdefault(row["index"], []).append(from_row(cls, row))
@@ -450,29 +477,28 @@ def _whole(config: Config, run: dict[str, Any], lines: list[Line]) -> Iterator[F
         if counts[kind] != quotas.get(kind, 0):
             yield Fault(f"data/{kind}", -1, "", "count", f"{counts[kind]} traces, the config asks for {quotas.get(kind, 0)}")
     pairs = sum(line.file.startswith("preferences/") for line in lines)
-    recorded = run.get("counts", {}).get("preferences")
-    if pairs != recorded:
-        yield Fault("preferences", -1, "", "count", f"{pairs} pairs, run.json counts {recorded}")
+    counted = run.get("counts")
+    if not isinstance(counted, dict) or pairs != counted.get("preferences"):
+        yield Fault("preferences", -1, "", "count", f"{pairs} pairs, which is not what run.json counts: {counted}")
     missing = _unaccounted(config, traces.keys(), {line.index for line in ledger if line.final})
     if missing:
-        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        yield Fault("rejects", -1, "", "count", f"{len(missing)} indices have neither a trace nor a final rejection: {shown}")
+        shown = ", ".join(map(str, missing)) + (" and more" if len(missing) == SHOWN else "")
+        yield Fault("rejects", -1, "", "count", f"neither a trace nor a final rejection is there of the indices {shown}")
 
 
-def _unaccounted(config: Config, accepted: Collection[Json], rejected: Collection[Json]) -> list[int]:
-    """Indices that must have been milled before every kind had its number, and of which nothing is there."""
+def _unaccounted(config: Config, accepted: Collection[int], rejected: Collection[int]) -> list[int]:
+    """The first indices that must have been milled before every kind had its number, and of which nothing is there."""
     job = build_job(config)
     left = Counter(config.quotas())
     missing: list[int] = []
-    last = max((index for index in accepted if isinstance(index, int)), default=-1)
-    for index in range(last + 1):
+    index, last = 0, max(accepted, default=-1)
+    while index <= last and left.total() and len(missing) < SHOWN:
         kind = kind_of(job.seed, index, job.mix)
-        if left[kind] <= 0:
-            continue
-        if index in accepted:
+        if left[kind] and index in accepted:
             left[kind] -= 1
-        elif index not in rejected:
+        elif left[kind] and index not in rejected:
             missing.append(index)
+        index += 1
     return missing
 
 
