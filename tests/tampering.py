@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -171,10 +172,10 @@ def invented_identifier(row: Plain, rng: Random) -> Plain | None:
 
 @kind
 def other_tool(row: Plain, rng: Random) -> Plain | None:
-    found = [(at, call) for at, call, _ in calls(row) if call["function"]["name"] != "update_plan"]
+    found = [call for _, call, _ in calls(row) if call["function"]["name"] != "update_plan"]
     if not found:
         return None
-    at, call = rng.choice(found)
+    call = rng.choice(found)
     others = sorted(row["effects"].keys() - {call["function"]["name"]})
     call["function"]["name"] = rng.choice(others)
     for message in row["messages"]:
@@ -275,14 +276,16 @@ def plan_with_a_cycle(row: Plain, rng: Random) -> Plain | None:
 
 @kind
 def plan_in_another_order(row: Plain, rng: Random) -> Plain | None:
-    """The plan is turned round, and with it the order that its result gives."""
+    """The only plan is turned round, and with it the order that its result gives."""
+    if sum(call["function"]["name"] == "update_plan" for _, call, _ in calls(row)) != 1:
+        return None
     for at, call, result in calls(row):
         subgoals = call["function"]["arguments"].get("subgoals", [])
         if call["function"]["name"] != "update_plan" or len(subgoals) < 2 or any(len(one["depends_on"]) > 1 for one in subgoals):
             continue
-        if any(one["depends_on"] != [before["id"]] for before, one in zip(subgoals, subgoals[1:], strict=False)):
+        if any(one["depends_on"] != [before["id"]] for before, one in pairwise(subgoals)):
             continue
-        for after, one in zip(subgoals[1:], subgoals, strict=False):
+        for one, after in pairwise(subgoals):
             one["depends_on"] = [after["id"]]
         subgoals[-1]["depends_on"] = []
         ids = ", ".join(f'"{one["id"]}"' for one in reversed(subgoals))

@@ -34,7 +34,7 @@ from tracemill.trace import (
 
 MIX = Mix(kinds={"error_recovery": 1.0})
 JOB = Job(0, MIX, "recoveries")
-KINDS = (*FAULTS, *MISTAKES)
+KINDS: tuple[str, ...] = (*FAULTS, *MISTAKES)
 
 
 @functools.cache
@@ -43,7 +43,8 @@ def drawn() -> tuple[Scenario, ...]:
 
 
 def trouble(one: Scenario) -> str:
-    (kind,) = (*(fault.kind for fault in one.faults), *(mistake.kind for mistake in one.mistakes))
+    kinds: list[str] = [*(fault.kind for fault in one.faults), *(mistake.kind for mistake in one.mistakes)]
+    (kind,) = kinds
     return kind
 
 

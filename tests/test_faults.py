@@ -9,9 +9,10 @@ from typing import Any, get_args
 import pytest
 
 from tracemill.generators import faults
-from tracemill.generators.environments.base import Result, Row, ToolError, tool
+from tracemill.generators.environments.base import Result, Row, ToolError
 from tracemill.generators.environments.store.goals import Store
 from tracemill.generators.environments.store.tools import Customer, Order, Product
+from tracemill.generators.environments.tool import tool
 from tracemill.generators.faults import EXPLICIT, TRANSIENT, FaultPlan, longest_list
 from tracemill.trace import Fault, FaultKind, Json
 

@@ -24,8 +24,9 @@ from tracemill.errors import ConfigError, EnvironmentMissing
 from tracemill.generators.environments import mcp_session
 from tracemill.generators.environments.base import Environment, Result
 from tracemill.generators.environments.catalogue import environment
+from tracemill.generators.environments.gate import gate
 from tracemill.generators.environments.goal import draw, templates
-from tracemill.generators.environments.mcp import McpEnvironment, check_goals, mcp_environment
+from tracemill.generators.environments.mcp import McpEnvironment, mcp_environment
 from tracemill.generators.environments.mcp_config import fill
 from tracemill.trace import Fault, Persona, Scenario
 
@@ -106,7 +107,7 @@ SMALL: dict[str, Any] = {
         {
             "name": "change_note",
             "opening": ["<greet>Please put “{text}” into {file}.<tail>"],
-            "answer": ["<opener> {file} now says “{text}”, and no longer {before}."],
+            "answer": ["<opener> {file} now says “{text}”, and no longer {before}.<closing>"],
             "values": {"note": [{"file": "a.md", "before": "alpha"}, {"file": "b.md", "before": "beta"}], "text": ["new", "newer"]},
             "calls": [
                 {"tool": "read_note", "arguments": {"path": "{sandbox}/notes/{file}"}, "why": "it has to be seen first"},
@@ -202,7 +203,7 @@ def servers() -> list[psutil.Process]:
 # --- the examples -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mcp_git", "mcp_filesystem"])
+@pytest.mark.parametrize("name", [pytest.param("mcp_git", marks=pytest.mark.slow), "mcp_filesystem"])
 async def test_every_goal_of_an_example_passes_the_gate(name: str, request: pytest.FixtureRequest) -> None:
     if name == "mcp_filesystem":
         request.getfixturevalue("filesystem_server")
@@ -216,7 +217,7 @@ async def test_every_goal_of_an_example_passes_the_gate(name: str, request: pyte
         assert many[:5] == [drawn(cls, template, number) for number in range(5)]
         assert len({one.opening for one in many}) >= 20
         assert len({one.answer for one in many}) >= 10
-    assert await check_goals(cls) == []
+    assert await gate(cls) == []
 
 
 async def test_a_replay_of_commits_has_the_same_texts_down_to_the_hashes() -> None:
@@ -517,9 +518,12 @@ async def test_the_gate_finds_what_is_wrong_with_a_reference(tmp_path: Path) -> 
         {**good, "name": "idle", "calls": [read], "expect": [], "facts": []},
         {**good, "name": "careless", "calls": [read, write, {**write, "arguments": {"path": "{sandbox}/x.md", "content": "x"}}]},
     ]
-    found = await check_goals(written(tmp_path, goals=goals))
+    found = await gate(written(tmp_path, goals=goals))
     assert [problem.split(":")[0] for problem in found if "without write_note" in problem] == ["needless", "careless"]
     assert any(problem.startswith("failing: reference call read_note") for problem in found)
     assert any(problem == "careless: the reference misses the goal: untouched: files/x.md was changed" for problem in found)
-    found = await check_goals(written(tmp_path, goals=[goals[2]]))
+    found = await gate(written(tmp_path, goals=[goals[2]]))
     assert found == ["idle: doing nothing reaches the goal"]
+    clock = {**good, "name": "clock", "calls": [{"tool": "where", "why": "it tells the time"}], "facts": [], "expect": []}
+    found = await gate(written(tmp_path, goals=[clock], volatile=[]))
+    assert any(problem.startswith("clock: where() does not return the same each time: first") for problem in found)

@@ -10,9 +10,10 @@ from collections import Counter
 import pytest
 
 from tracemill.errors import ScenarioError
-from tracemill.generators.environments.base import Environment, tool
+from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.catalogue import BUILT_IN, environment
 from tracemill.generators.environments.goal import Draft, goal, templates
+from tracemill.generators.environments.tool import tool
 from tracemill.generators.scenario import Mix, kind_of, place_of, scenario
 from tracemill.trace import KINDS, Json, fingerprint
 

@@ -349,9 +349,7 @@ class Environment:
     def changes(self) -> dict[str, Json]:
         """Rows that differ from the initial state, by 'table/id'; None where one was removed."""
         return {
-            f"{table.name}/{key}": None if row is None else solid(row)
-            for table in self._all
-            for key, row in table.difference().items()
+            f"{table.name}/{key}": None if row is None else solid(row) for table in self._all for key, row in table.difference().items()
         }
 
     async def digest(self) -> str:

@@ -52,7 +52,9 @@ def _load(name: str) -> type[Environment]:
     try:
         found: object = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as reason:
-        raise EnvironmentMissing(f"environment {name!r} cannot be loaded: {reason}") from reason
+        absent = isinstance(reason, ModuleNotFoundError) and reason.name == module
+        where = ["a module is looked for in the working folder first, then where Python looks for modules"] if absent else []
+        raise EnvironmentMissing(f"environment {name!r} cannot be loaded: {reason}", where) from reason
     if not (isinstance(found, type) and issubclass(found, Environment)):
         raise EnvironmentMissing(f"{name!r} is no subclass of tracemill.generators.environments.base.Environment")
     return found

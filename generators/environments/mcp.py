@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import fnmatch
-import json
 import os
 import random
 from collections.abc import Mapping
@@ -19,16 +18,16 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Self
 
-from tracemill.errors import EnvironmentMissing, SchemaError
+from tracemill.errors import SchemaError
 from tracemill.generators.environments import mcp_goals
 from tracemill.generators.environments.base import Environment, Result, ToolError, failed
 from tracemill.generators.environments.catalogue import BUILT_IN
-from tracemill.generators.environments.goal import Done, draw, judge, leaves
+from tracemill.generators.environments.goal import leaves
 from tracemill.generators.environments.mcp_config import SANDBOX, McpConfig, problems, read, refused
 from tracemill.generators.environments.mcp_session import Session
 from tracemill.generators.environments.tool import Tool
 from tracemill.generators.faults import FaultPlan
-from tracemill.trace import Call, Json, Kind, Persona, Scenario, ToolDefinition
+from tracemill.trace import Json, Kind, Persona, Scenario, ToolDefinition
 
 
 class McpEnvironment(Environment):
@@ -234,86 +233,3 @@ async def _offered(config: McpConfig, here: Path) -> dict[str, list[ToolDefiniti
         return session.offered()
     finally:
         await session.close()
-
-
-# --- the gate -----------------------------------------------------------------------------------------------
-
-
-async def check_goals(cls: type[Environment], *, draws: int = 1) -> list[str]:
-    """The scenario gate, for real: what is wrong with the reference of each goal, empty if all is well.
-
-    The reference reaches the goal; doing nothing does not; nor does the reference without any one of its writes; and
-    every check and fallback that a goal names works where it would be made.
-    """
-    if not issubclass(cls, McpEnvironment):
-        raise EnvironmentMissing(f"{cls.name!r} is no environment of MCP servers; its goals are checked as they are drawn")
-    at_once = asyncio.Semaphore(os.cpu_count() or 1)
-    scenarios = [_drawn(cls, template, number) for template in cls.goal_templates() for number in range(draws)]
-
-    async def limited(scenario: Scenario, left_out: int | None) -> list[str]:
-        async with at_once:
-            return await _check(cls, scenario, left_out)
-
-    jobs = [asyncio.create_task(limited(one, left_out)) for one in scenarios for left_out in (None, *_writes(one))]
-    try:
-        found = [problem for problems in await asyncio.gather(*jobs) for problem in problems]
-    finally:  # where one could not start, the others are not left running
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
-    if not found:
-        env = await cls.reset(scenarios[0], faults=False)
-        try:
-            idle = [one for one in scenarios if one.ending != "refused" and (await judge(one, env, [], "")).score]
-        finally:
-            await env.close()
-        found = [f"{one.template}: doing nothing reaches the goal" for one in idle]
-    return list(dict.fromkeys(found))
-
-
-def _drawn(cls: type[McpEnvironment], template: str, number: int) -> Scenario:
-    rng = random.Random(f"gate/{cls.name}/{template}/{number}")
-    suited = cls.goal_templates()[template]
-    persona = Persona(name="Ada", tone="plain")
-    return draw(cls, template, index=number, seed=number, kind=suited[number % len(suited)], world=0, persona=persona, rng=rng)
-
-
-def _writes(scenario: Scenario) -> list[int]:
-    return [number for number, step in enumerate(scenario.steps) if step.effect != "read"]
-
-
-async def _check(cls: type[McpEnvironment], scenario: Scenario, left_out: int | None) -> list[str]:
-    name = scenario.template
-    found: list[str] = []
-    heard = " ".join(slot.value for slot in scenario.slots)
-    env = await cls.reset(scenario, faults=False)
-    try:
-        done: list[Done] = []
-
-        async def besides(call: Call | None, what: str) -> None:
-            result = await env.call(call.tool, call.arguments) if call is not None and left_out is None else None
-            if result is not None and not result.ok:
-                found.append(f"{name}: {what} {_worded(call)} fails: {result.text}")
-
-        for number, step in enumerate(scenario.steps):
-            if number == left_out:
-                continue
-            result = await env.call(step.call.tool, step.call.arguments)
-            if not result.ok and left_out is None:
-                found.append(f"{name}: reference call {_worded(step.call)} fails: {result.text}")
-            await besides(step.check, "the check")
-            await besides(step.fallback, "the fallback")
-            done.append(Done(step.call, result, heard))
-            heard = ""
-        outcome = await judge(scenario, env, done, scenario.answer)
-    finally:
-        await env.close()
-    if left_out is None:
-        return found + [f"{name}: the reference misses the goal: {problem}" for problem in outcome.problems]
-    if outcome.score:
-        return [f"{name}: the goal is reached without {_worded(scenario.steps[left_out].call)}"]
-    return found
-
-
-def _worded(call: Call | None) -> str:
-    return "" if call is None else f"{call.tool}({json.dumps(call.arguments, ensure_ascii=False)})"

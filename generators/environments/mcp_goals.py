@@ -1,6 +1,6 @@
 """Goals of an environment of MCP servers: drawn from the YAML file, where other goals are drawn from a world.
 
-Drawing is synchronous and pure, so the reference calls are written down and not made; `mcp.check_goals` makes them.
+Drawing is synchronous and pure, so the reference calls are written down and not made; `gate.py` makes them.
 """
 
 from __future__ import annotations

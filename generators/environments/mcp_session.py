@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -47,6 +48,10 @@ except ImportError as reason:
 
 START_LIMIT = 120.0
 """Seconds for set-up and start. Generous, since a first `npx -y` downloads the server."""
+STARTS_AT_ONCE = 4
+"""How many rollouts of one event loop may be starting. A start is all work for the processor: with fifty of them side by
+side none would be ready for a long time, and calls of rollouts that are under way would wait among them."""
+_starting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
 
 class Session:
@@ -62,6 +67,7 @@ class Session:
         self._settled = asyncio.Event()  # started, or failed to
         self._stop = asyncio.Event()
         self._failure = ""
+        self._starting = "the set-up"  # what is being started, for the case that it fails
         self._evidence: list[str] = []
         self._paths = re.compile("(?!)")
 
@@ -142,7 +148,7 @@ class Session:
                     await self._run(top)
                 except Exception as reason:  # noqa: BLE001 - servers are other people's programs
                     self._evidence = _last_lines(top, self)
-                    self._failure = f"the MCP servers of {self._config.name!r} did not start: {_in_short(reason)}"
+                    self._failure = f"{self._starting} of {self._config.name!r} did not start: {_in_short(reason)}"
                 if self._settled.is_set():  # a connection that broke down later: calls fail, the files stay until close
                     await self._stop.wait()
         finally:
@@ -157,10 +163,12 @@ class Session:
         return top
 
     async def _run(self, top: Path) -> None:
+        turn = _starting.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(STARTS_AT_ONCE))
         async with AsyncExitStack() as stack:
-            async with asyncio.timeout(START_LIMIT):
+            async with turn, asyncio.timeout(START_LIMIT):
                 await self._set_up()
                 for name, server in self._config.servers.items():
+                    self._starting = f"server {name!r} ({' '.join([server.command, *server.args])})"
                     errors = stack.enter_context((top / f"{name}.stderr").open("w", encoding="utf-8"))
                     launch = self._launch(server)
                     client = Client(stdio_client(launch, errlog=errors), cache=None, read_timeout_seconds=START_LIMIT)

@@ -276,7 +276,7 @@ class Expert:
     def _plan(self, reason: str, *, detour: dict[int, Call] | None = None) -> Turn:
         """The plan for what is left: all of it at first; later without what is done, and with what came up."""
         scenario = self.scenario
-        spoken = [one for one in scenario.interjections if one.after in self._done]
+        spoken = [one for one in scenario.interjections if one.says in self._heard]
         turned = next((one for one in scenario.interjections if one.changes_goal and one not in spoken), None)
         unknown = {one.constraint for one in scenario.interjections if one not in spoken}
         keep = [c for number, c in enumerate(scenario.constraints) if number not in unknown]

@@ -115,17 +115,38 @@ def show(
 
 
 @app.command(
-    epilog="**Examples**\n\n`tracemill environments`\n\n`tracemill environments store`\n\n`tracemill environments my_module:MyEnvironment`"
+    epilog="**Examples**\n\n`tracemill environments`\n\n`tracemill environments store`\n\n`tracemill environments my_module:MyEnvironment --check`"
 )
 def environments(
     name: Annotated[str | None, typer.Argument(help="A built-in name, module:Class, or an MCP file: show it in detail.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Try out the goals of this one: their references are run.")] = False,
 ) -> None:
-    """List the environments, or show one: policy, tools with their effects, goal templates."""
+    """List the environments, or show one: policy, tools with their effects, goal templates. Ends with 1 if --check finds
+    a goal that does not do."""
     sys.path.insert(0, str(Path.cwd()))
     with _refusals():
+        if check:
+            raise typer.Exit(_checked(name))
         from tracemill.show import show_environments
 
         show_environments(name)
+
+
+def _checked(name: str | None) -> int:
+    import asyncio
+
+    from tracemill.generators.environments.catalogue import environment
+    from tracemill.generators.environments.gate import gate
+    from tracemill.generators.environments.goal import templates
+
+    if name is None:
+        _fail("--check wants to know which environment")
+    cls = environment(name)
+    problems = asyncio.run(gate(cls))
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{len(problems)} problem(s) with the goals of {cls.name}." if problems else f"All {len(templates(cls))} goals are fine.")
+    return 1 if problems else 0
 
 
 @app.command(epilog="**Examples**\n\n`tracemill schema`\n\n`tracemill schema trace > trace.schema.json`")

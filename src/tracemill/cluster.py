@@ -39,6 +39,7 @@ BATCH = 32
 BATCH_SECONDS = 0.2
 LONELY_AFTER = 2  # deaths in company after which an index is run with nothing beside it
 MOST_STILLBORN = 10
+DROP_SECONDS = 10.0  # how long actors may take to close what their rollouts hold, when a run ends
 GIVEN_UP_AFTER = 3  # deaths alone after which it is quarantined
 
 
@@ -50,6 +51,7 @@ class Miller:
         self._pipeline = build_pipeline(config)
         gc.set_threshold(50_000, 50, 100)  # records hold no cycles: looking for them often costs a tenth of the time
         self._slots = asyncio.Semaphore(concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def pid(self) -> int:
         return os.getpid()
@@ -58,6 +60,7 @@ class Miller:
         """Yields lists of parcels as they get ready, at most BATCH at a time or what came in BATCH_SECONDS."""
         ready: asyncio.Queue[Parcel] = asyncio.Queue()
         tasks = [asyncio.create_task(self._one(index, ready)) for index in indices]
+        self._tasks.update(tasks)
         left = len(indices)
         while left:
             batch = [await ready.get()]
@@ -71,6 +74,13 @@ class Miller:
             yield batch
         for task in tasks:
             await task
+        self._tasks.difference_update(tasks)
+
+    async def drop(self) -> None:
+        """Leave all rollouts, so that they close what they hold: a server's processes and its folder outlive a kill."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _one(self, index: int, ready: asyncio.Queue[Parcel]) -> None:
         async with self._slots:
@@ -86,6 +96,7 @@ class _Worker:
     """Its first answer; until that is there it gets no lease, since it may wait for a place in the cluster."""
     leases: dict[Any, set[int]] = field(default_factory=dict)
     """Stream of a lease -> indices that have not come back."""
+    returned: int = 0
 
     @property
     def out(self) -> int:
@@ -119,7 +130,7 @@ def _raylet() -> psutil.Process:
 
 def _watch(raylet: psutil.Process, on_loss: Callable[[], None]) -> None:
     while raylet.is_running() and raylet.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(1.0)
+        time.sleep(0.1)
     if not ray.is_initialized():
         return  # ended by ray.shutdown()
     for process in [*psutil.Process().children(recursive=True), *_workers_of(raylet.pid)]:
@@ -183,6 +194,9 @@ class _Drive:
                 self._on_progress(sum(worker.out for worker in self._workers))
             return "complete"
         finally:
+            dropped = [worker.actor.drop.remote() for worker in self._workers if worker.awaited is None]
+            if dropped:
+                ray.wait(dropped, num_returns=len(dropped), timeout=DROP_SECONDS)
             for worker in self._workers:
                 ray.kill(worker.actor)
 
@@ -196,14 +210,16 @@ class _Drive:
         return actor.options(num_cpus=1, max_concurrency=self._config.concurrency + 8).remote(self._config, self._config.concurrency)
 
     def _lease(self) -> None:
-        """Fill every actor up to its concurrency and a little more, so that it never runs dry between two leases."""
+        """Fill every actor up to its concurrency and a little more, so that it never runs dry between two leases: as much
+        more as it has returned, since what waits in one that is slow the others could be at."""
         lonely = [index for index in self._returned if self._deaths[index] >= LONELY_AFTER]
         if lonely:
             self._lease_alone(lonely[0])
             return
-        room = self._config.concurrency + max(BATCH, self._config.concurrency // 2)
         for worker in self._workers:
-            if self._is_ready(worker) and worker.out <= room - max(1, BATCH // 2):
+            more = min(worker.returned, max(BATCH, self._config.concurrency // 2))
+            room = self._config.concurrency + more
+            if self._is_ready(worker) and worker.out <= room - max(1, more // 2):
                 indices = self._next(room - worker.out)
                 if indices:
                     self._send(worker, indices)
@@ -278,6 +294,7 @@ class _Drive:
     def _take(self, worker: _Worker, stream: Any, batch: list[Parcel]) -> None:
         for parcel in batch:
             worker.leases[stream].discard(parcel["index"])
+            worker.returned += 1
             self._barren = 0 if parcel["trace"] else self._barren + 1
             self._writer.add(parcel)
         if not worker.leases[stream]:

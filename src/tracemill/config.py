@@ -123,6 +123,8 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
     except ValidationError as errors:
         problems = validation_problems(errors, Config)
     problems += _file_problems(given)
+    if config is not None and not problems:
+        problems = _unsuited_kinds(config)
     if problems or config is None:
         raise ConfigError(f"the config{f' {path}' if path else ''} has {len(problems)} problem(s)", problems)
     return config
@@ -176,10 +178,26 @@ def _file_problems(given: Mapping[str, Any]) -> list[str]:
         try:
             environment(name)
         except EnvironmentMissing as missing:
-            found.append(f"environments.{name}: {missing.message}")
+            evidence = missing.problems if _is_file(name) or ":" in name else ()
+            found.append("\n      ".join([f"environments.{name}: {missing.message}", *evidence]))
         except ConfigError as broken:
             found += [f"environments.{name}: {problem}" for problem in (broken.problems or [broken.message])]
     return found
+
+
+def _unsuited_kinds(config: Config) -> list[str]:
+    """Kinds that are wanted and that no environment of the run has a goal for: they would never be complete."""
+    from tracemill.generators.environments.catalogue import environment
+    from tracemill.generators.environments.goal import templates
+
+    suited = {kind for name in config.environments for kinds in templates(environment(name)).values() for kind in kinds}
+    there = ", ".join(kind for kind in KINDS if kind in suited)
+    names = ", ".join(config.environments)
+    return [
+        f"kinds.{kind}: no goal of {names} suits it; there are goals for {there}: name the ones you want (--kind)"
+        for kind in config.weights()
+        if kind not in suited
+    ]
 
 
 def _is_file(reference: str) -> bool:
