@@ -52,8 +52,8 @@ class Pantry(Environment):
     def refill(self, g: Draft) -> None:
         jar, other = g.some(self.jars, 2)
         g.know(jar_id=jar.id, food=other.content)
-        g.call("get_jar", jar_id=jar.id, why="the jar may still hold something")
-        g.call("empty_jar", jar_id=jar.id, why=f"the {jar.content} has to go first", confirm=f"throw away the {jar.content} in {jar.id}")
-        g.call("fill_jar", jar_id=jar.id, food=other.content, why="the jar is empty now")
+        g.call("get_jar", jar_id=jar.id, why="what is in the jar has to be known first")
+        g.call("empty_jar", jar_id=jar.id, why="the old content has to go first", confirm=f"throw away the {jar.content} in {jar.id}")
+        g.call("fill_jar", jar_id=jar.id, food=other.content, why=f"the empty jar has to be filled with {other.content}")
         g.expect("jars", jar.id, content=other.content)
         g.tell(jar.id, other.content)

@@ -18,7 +18,6 @@ from tracemill.generators import trouble
 from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.catalogue import BUILT_IN, environment
 from tracemill.generators.environments.goal import draw, templates
-from tracemill.generators.environments.people import FIRST, LAST
 from tracemill.generators.teachers.scripted import skippable_lookup
 from tracemill.trace import KINDS, Kind, Persona, Scenario, Tone
 
@@ -72,7 +71,7 @@ def scenario(seed: int, index: int, mix: Mix) -> Scenario:
 
 
 def _attempt(cls: type[Environment], template: str, index: int, number: int, kind: Kind, mix: Mix, rng: random.Random) -> Scenario | None:
-    persona = Persona(name=f"{rng.choice(FIRST)} {rng.choice(LAST)}", tone=rng.choice(TONES))
+    persona = Persona(tone=rng.choice(TONES))
     world = rng.randrange(mix.worlds)
     try:
         drawn = draw(cls, template, index=index, seed=number, kind=kind, world=world, persona=persona, rng=rng)

@@ -43,6 +43,11 @@ class Precise(GenerateJsonSchema):
         ]
         return {"type": "object", "required": [tag], "properties": {tag: {"enum": list(choices)}}, "allOf": branches}
 
+    def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
+        """Within 64 bits, as Parquet stores it; a schema without bounds would take 1e300 for an integer."""
+        made = super().int_schema(schema)
+        return {"maximum": 2**63 - 1, **made} if "minimum" in made else {"minimum": -(2**63), "maximum": 2**63 - 1, **made}
+
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         inner = self.generate_inner(schema["schema"])
         if isinstance(inner.get("type"), str) and "const" not in inner:

@@ -100,7 +100,7 @@ def trace(*parts: Part, opening: str = "Please cancel order W10234.", kind: str 
         messages.append(AssistantMessage(content="", reasoning_content="This call is what is needed next.", tool_calls=tuple(asked)))
         messages += answers
     plain = {"index": 0, "seed": 1, "kind": kind, "environment": "store", "template": "t", "difficulty": 1}
-    drawn = Scenario(**plain, world=0, persona=Persona(name="Ada", tone="plain"), opening=opening, **{"answer": "Done.", **scenario})
+    drawn = Scenario(**plain, world=0, persona=Persona(tone="plain"), opening=opening, **{"answer": "Done.", **scenario})
     schema = {"type": "object", "properties": {"level": {"enum": ["tier2026"]}}}
     return Trace(
         **plain, id="tm-1", messages=tuple(messages), scenario=drawn, state_digest="0", teacher="scripted", effects=EFFECTS,

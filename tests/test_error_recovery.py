@@ -169,7 +169,7 @@ def played(fault: Fault) -> Trace:
     """A change of address, for which the look at the order is not needed, with a fault put in by hand."""
     rng = random.Random("recovery")
     cls = environment("store")
-    persona = Persona(name="Ada", tone="plain")
+    persona = Persona(tone="plain")
     sound = draw(cls, "redirect_order", index=0, seed=1, kind="error_recovery", world=2, persona=persona, rng=rng)
     troubled = sound.model_copy(update={"faults": (fault,)})
     teacher = ScriptedTeacher()

@@ -12,10 +12,11 @@ import pytest
 from tracemill.constitution.constitution import load_constitution
 from tracemill.generators import goal_decomposition, plan
 from tracemill.generators.scenario import Mix, scenario
+from tracemill.generators.teachers.base import Request
 from tracemill.generators.teachers.scripted import ScriptedTeacher
 from tracemill.pipeline import Job, Pipeline
 from tracemill.schemas.check import record_checker
-from tracemill.trace import AssistantMessage, Message, Scenario, ToolCall, ToolMessage, Trace, UserMessage
+from tracemill.trace import AssistantMessage, Message, Scenario, SystemMessage, ToolCall, ToolMessage, Trace, UserMessage
 
 JOB = Job(2, Mix(kinds={"goal_decomposition": 1.0}), "plans")
 SORTS: dict[str, Callable[[Scenario], bool]] = {
@@ -170,6 +171,24 @@ def test_a_plan_names_no_figure_and_no_identifier_before_it_has_come_up() -> Non
                 told = f"{one['goal']} {one['success_criterion']}".replace(",", " ").split()
                 figures = [word.strip(".'();:") for word in told if any(letter.isdigit() for letter in word)]
                 assert all(figure in before for figure in figures), (figures, one)
+
+
+def test_a_subgoal_that_gives_away_what_is_not_known_yet_is_put_in_other_words() -> None:
+    one = traces("plain")[0].scenario
+    last = one.subgoals[-1].model_copy(update={"goal": "pay 9876.54 for it", "success": "it is with Zebulon"})
+    altered = one.model_copy(update={"subgoals": (*one.subgoals[:-1], last)})
+
+    def planned(scenario: Scenario) -> dict[str, Any]:
+        messages: list[Message] = [SystemMessage(content="x"), UserMessage(content=scenario.opening)]
+        reply = asyncio.run(ScriptedTeacher().reply(Request("agent", messages, (), scenario)))
+        arguments: dict[str, Any] = reply.calls[0].arguments
+        return arguments
+
+    hidden = planned(altered)["subgoals"][-1]
+    assert "9876" not in hidden["goal"] and "Zebulon" not in hidden["success_criterion"]
+    assert hidden["goal"] and hidden["tools"][0] in hidden["success_criterion"]
+    known = planned(altered.model_copy(update={"opening": one.opening + " It is 9876.54 to Zebulon."}))["subgoals"][-1]
+    assert (known["goal"], known["success_criterion"]) == (last.goal, last.success)
 
 
 # --- what is none ------------------------------------------------------------------------------------------

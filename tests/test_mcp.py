@@ -173,7 +173,7 @@ def written(tmp_path: Path, **changed: Any) -> type[Environment]:
 
 
 def drawn(cls: type[Environment], template: str, number: int = 0, **changed: Any) -> Scenario:
-    persona = Persona(name="Ada", tone=TONES[number % 5])
+    persona = Persona(tone=TONES[number % 5])
     rng = random.Random(number)
     kind = templates(cls)[template][-1]
     found = draw(cls, template, index=number, seed=number, kind=kind, world=0, persona=persona, rng=rng)

@@ -43,15 +43,18 @@ class FakeReviser:
 
     name = "fake reviser"
 
-    def __init__(self, stubborn_for: int) -> None:
+    def __init__(self, stubborn_for: int, *, from_message: int = 0) -> None:
         self._scripted = ScriptedTeacher()
+        self._from_message = from_message
         self._stubborn_for = stubborn_for
         self.critiques: list[tuple[int, str]] = []
+        self.heard: list[tuple[int, int]] = []  # revision, and how much of the conversation there was
 
     async def reply(self, request: Request) -> Reply:
         self.critiques.append((request.revision, request.critique))
+        self.heard.append((request.revision, len(request.messages)))
         found = await self._scripted.reply(request)
-        if request.revision >= self._stubborn_for:
+        if request.revision >= self._stubborn_for or len(request.messages) < self._from_message:
             return found
         return Reply(found.text, None, found.calls, found.usage, found.wrong)
 
@@ -175,6 +178,17 @@ def test_a_teacher_that_learns_the_second_time_gives_a_pair_of_its_last_two_draf
     at = len(pair.prompt)
     assert pair.rejected == (one.rejections[1].messages[at],)
     assert one.rejections[1].messages[:at] == one.trace.messages[:at]
+
+
+def test_a_revision_takes_up_the_draft_at_the_message_that_was_found_fault_with() -> None:
+    for template in ("stop_order", "swap_item", "keep_after_all"):
+        teacher = FakeReviser(1, from_message=4)
+        one = mill(first(SOUND, lambda s, template=template: s.template == template), teacher)  # type: ignore[misc]
+        (pair,) = one.preferences
+        assert next(length for revision, length in teacher.heard if revision) == len(pair.prompt) > 2
+        later = one.rejections[0].messages[4:]
+        unspoken = next(m for m in later if isinstance(m, AssistantMessage) and m.tool_calls)
+        assert pair.rejected == (unspoken,), "the first call without a thought"
 
 
 def test_what_is_sent_back_comes_with_the_principle_and_what_was_found() -> None:

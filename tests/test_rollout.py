@@ -61,7 +61,7 @@ class FakeUser:
 @functools.cache
 def drawn(template: str, kind: Kind = "tool_call") -> Scenario:
     rng = random.Random(f"rollout/{template}")
-    return draw(Store, template, index=0, seed=1, kind=kind, world=2, persona=Persona(name="Ada", tone="plain"), rng=rng)
+    return draw(Store, template, index=0, seed=1, kind=kind, world=2, persona=Persona(tone="plain"), rng=rng)
 
 
 def calling(*calls: Call, wrong: bool = False) -> Reply:

@@ -434,7 +434,7 @@ def hand_made() -> Trace:
         seed=1,
         kind=kinds[0],
         world=0,
-        persona=Persona(name="Ada", tone="plain"),
+        persona=Persona(tone="plain"),
         rng=random.Random(5),
     )
     call = ToolCall(id="c1", function=FunctionCall(name="find", arguments={"city": "Łódź", "days": None}))

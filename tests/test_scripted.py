@@ -185,7 +185,7 @@ def test_a_write_that_took_place_after_all_is_recognised_as_done() -> None:
 def test_the_way_round_is_explained_before_the_user_is_asked_for_what_it_takes() -> None:
     rng = random.Random("way round")
     cls = environment("store")
-    persona = Persona(name="Ada", tone="plain")
+    persona = Persona(tone="plain")
     while True:
         one = draw(cls, "stop_order", index=0, seed=1, kind="error_recovery", world=2, persona=persona, rng=rng)
         if one.steps[0].call.tool == "find_customer_by_name" and not any(slot.withheld for slot in one.slots):
@@ -313,7 +313,7 @@ def test_the_user_agrees_to_what_is_proposed() -> None:
     for question in ("I would cancel it. Shall I go ahead?", "Is that all right?", "Do you agree?", "Do you want me to cancel it?"):
         reply = user_says(buyer(), agent(question))
         assert reply.text and not reply.done and "W10234" not in reply.text
-    named = user_says(buyer(), agent("I would cancel the order with the order number W10234. Shall I go ahead?"))
+    named = user_says(buyer(), agent("Do you want me to cancel the order with the order number W10234?"))
     assert named.text and "W10234" not in named.text, "what the agent names already need not be told"
 
 
@@ -332,7 +332,7 @@ def test_users_answer_in_their_own_tone() -> None:
     def answers(tone: str) -> set[str]:
         found = set()
         for seed in range(30):
-            one = buyer().model_copy(update={"persona": Persona(name="Ada", tone=tone), "seed": seed})
+            one = buyer().model_copy(update={"persona": Persona(tone=tone), "seed": seed})
             found.add(user_says(one, agent("I would cancel it. Shall I go ahead?")).text)
         return found
 

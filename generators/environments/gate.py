@@ -65,7 +65,7 @@ async def template_problems(cls: type[Environment], template: str, *, draws: int
 def drawn(cls: type[Environment], template: str, number: int) -> Scenario:
     """The scenario that the gate looks at: kinds, tones and worlds take turns."""
     kinds = templates(cls)[template]
-    persona = Persona(name="Ada", tone=TONES[number % len(TONES)])
+    persona = Persona(tone=TONES[number % len(TONES)])
     rng = random.Random(f"gate/{cls.name}/{template}/{number}")
     return draw(cls, template, index=number, seed=1, kind=kinds[number % len(kinds)], world=number % 7, persona=persona, rng=rng)
 

@@ -183,6 +183,8 @@ def read(path: Path) -> McpConfig:
     """Raises ConfigError with everything that is wrong with the file's shape."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} cannot be read: no such file", ["a relative path is looked for where the command is run"]) from None
     except (OSError, UnicodeDecodeError) as reason:
         raise ConfigError(f"{path} cannot be read: {reason}") from reason
     except yaml.YAMLError as reason:

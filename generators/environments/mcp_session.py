@@ -67,7 +67,7 @@ class Session:
         self._settled = asyncio.Event()  # started, or failed to
         self._stop = asyncio.Event()
         self._failure = ""
-        self._starting = "the set-up"  # what is being started, for the case that it fails
+        self._fails = f"the set-up of {config.name!r} failed"  # how to word it if what is under way fails
         self._evidence: list[str] = []
         self._paths = re.compile("(?!)")
 
@@ -148,7 +148,7 @@ class Session:
                     await self._run(top)
                 except Exception as reason:  # noqa: BLE001 - servers are other people's programs
                     self._evidence = _last_lines(top, self)
-                    self._failure = f"{self._starting} of {self._config.name!r} did not start: {_in_short(reason)}"
+                    self._failure = f"{self._fails}: {_in_short(reason)}"
                 if self._settled.is_set():  # a connection that broke down later: calls fail, the files stay until close
                     await self._stop.wait()
         finally:
@@ -168,7 +168,7 @@ class Session:
             async with turn, asyncio.timeout(START_LIMIT):
                 await self._set_up()
                 for name, server in self._config.servers.items():
-                    self._starting = f"server {name!r} ({' '.join([server.command, *server.args])})"
+                    self._fails = f"server {name!r} of {self._config.name!r} did not start ({' '.join([server.command, *server.args])})"
                     errors = stack.enter_context((top / f"{name}.stderr").open("w", encoding="utf-8"))
                     launch = self._launch(server)
                     client = Client(stdio_client(launch, errlog=errors), cache=None, read_timeout_seconds=START_LIMIT)

@@ -207,7 +207,7 @@ def _trace_head(trace: Trace) -> Iterator[Text]:
     ending = "handed over" if trace.scenario.honest_end else trace.scenario.ending.replace("_", " ")
     revised = count_of(trace.revisions, "revision") if trace.revisions else "no revision"
     yield _about(trace.kind, trace.environment, trace.template, f"difficulty {trace.difficulty}", f"ends {ending}")
-    yield _facts(("index", str(trace.index)), ("teacher", trace.teacher), ("user", f"{persona.name}, {persona.tone}"), ("", revised))
+    yield _facts(("index", str(trace.index)), ("teacher", trace.teacher), ("user", persona.tone), ("", revised))
     checks = Text.assemble(("checks  ", "dim"))
     if trace.outcome is None:
         checks.append("none made", "yellow")
@@ -552,7 +552,7 @@ def _type(schema: Json) -> str:
 
 def _example(cls: type[Environment], template: str, kind: Kind) -> Scenario | None:
     """Always the same draw, from the first world that has one."""
-    persona = Persona(name="Ada Novak", tone="plain")
+    persona = Persona(tone="plain")
     for world in range(8):
         with suppress(ScenarioError):
             return draw(cls, template, index=0, seed=0, kind=kind, world=world, persona=persona, rng=random.Random(f"{template}/{world}"))

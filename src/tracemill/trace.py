@@ -160,10 +160,9 @@ Tone = Literal["plain", "terse", "chatty", "formal", "worried"]
 
 
 class Persona(Record):
-    """Who the user is; the tone decides their wording."""
+    """How the user talks: the tone decides their wording."""
 
-    name: str
-    tone: Tone
+    tone: Tone = Field(description="Tone of the user's words.")
 
 
 class Slot(Record):

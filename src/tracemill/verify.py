@@ -102,7 +102,8 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
     console = Console()
     run = read_run(out)
     config = run_config(run)
-    if build_job(config).digest != run.get("digest"):
+    job = build_job(config)
+    if job.digest != run.get("digest"):
         raise DatasetError(
             f"{out} cannot be checked: its config gives another digest here, so its scenarios would be others",
             [f"made by tracemill {run.get('tracemill')}; a changed environment, constitution or version changes the digest"],
@@ -117,7 +118,7 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
             faults += checked.faults
             lines += checked.lines
             progress.advance(bar)
-    faults += _whole(config, run, lines)
+    faults += _whole(config, job, run, lines)
     faults.sort(key=lambda fault: (fault.file, fault.row, fault.check))
     if report is not None:
         report.write_text("".join(json.dumps(fault.__dict__, ensure_ascii=False) + "\n" for fault in faults), encoding="utf-8")
@@ -226,8 +227,9 @@ async def _chunk_faults(out: Path, file: str, record: str, first: int, rows: lis
     assert _standard is not None
     faults: list[Fault] = []
     siblings = _siblings(out, {row.get("index") for row in rows}) if record == "preference" else {}
-    for number, row in enumerate(rows, first):
-        found = await check_row(row, record, _standard.job, _standard.constitution, siblings)
+    checks = [check_row(row, record, _standard.job, _standard.constitution, siblings) for row in rows]
+    found_in = await asyncio.gather(*checks)  # side by side: some environments start servers
+    for number, (row, found) in enumerate(zip(rows, found_in, strict=True), first):
         faults += [Fault(file, number, str(row.get("id")), check, problem) for check, problem in found]
     return faults
 
@@ -458,7 +460,7 @@ def _different(recorded: Record, drawn: Record) -> list[str]:
 # --- the whole ----------------------------------------------------------------------------------------------
 
 
-def _whole(config: Config, run: dict[str, Any], lines: list[Line]) -> Iterator[Fault]:
+def _whole(config: Config, job: Job, run: dict[str, Any], lines: list[Line]) -> Iterator[Fault]:
     """What only all records together show: what comes twice, and what is missing."""
     for (place, id), number in Counter((line.file.split("/")[0], line.id) for line in lines).items():
         if number > 1:
@@ -480,15 +482,14 @@ def _whole(config: Config, run: dict[str, Any], lines: list[Line]) -> Iterator[F
     counted = run.get("counts")
     if not isinstance(counted, dict) or pairs != counted.get("preferences"):
         yield Fault("preferences", -1, "", "count", f"{pairs} pairs, which is not what run.json counts: {counted}")
-    missing = _unaccounted(config, traces.keys(), {line.index for line in ledger if line.final})
+    missing = _unaccounted(config, job, traces.keys(), {line.index for line in ledger if line.final})
     if missing:
         shown = ", ".join(map(str, missing)) + (" and more" if len(missing) == SHOWN else "")
         yield Fault("rejects", -1, "", "count", f"neither a trace nor a final rejection is there of the indices {shown}")
 
 
-def _unaccounted(config: Config, accepted: Collection[int], rejected: Collection[int]) -> list[int]:
+def _unaccounted(config: Config, job: Job, accepted: Collection[int], rejected: Collection[int]) -> list[int]:
     """The first indices that must have been milled before every kind had its number, and of which nothing is there."""
-    job = build_job(config)
     left = Counter(config.quotas())
     missing: list[int] = []
     index, last = 0, max(accepted, default=-1)
