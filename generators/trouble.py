@@ -8,6 +8,7 @@ told later. `error_recovery` proves the same again on each trace that comes out.
 from __future__ import annotations
 
 import functools
+import json
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -132,6 +133,7 @@ def _with_fault(here: Ground, kind: FaultKind, number: int, rng: random.Random) 
     match kind:
         case "timeout_written":
             fits = step.effect != "read" and step.check is not None and here.cls.instant and _check_tells(here, number, step.check)
+            fits = fits and not _shown_later(here, number)
         case "stale":
             fits = step.effect != "read" and step.check is not None and here.cls.instant
         case "timeout_lost":
@@ -196,6 +198,14 @@ def _check_tells(here: Ground, number: int, check: Call) -> bool:
     shown = env.run(check.tool, check.arguments).text
     others = "\n".join([shown, *(result.text for at, result in enumerate(here.results) if at != number)])
     return all(tells(fact, others) for fact in here.scenario.facts if fact.observed)
+
+
+def _shown_later(here: Ground, number: int) -> bool:
+    """Whether a later read of the reference names what this write changed, so that no look of its own is needed."""
+    ids = [key.split("/", 1)[1] for key in here.results[number].touched]
+    later = zip(here.scenario.steps[number + 1 :], here.results[number + 1 :], strict=True)
+    shown = [result.text + json.dumps(step.call.arguments) for step, result in later if step.effect == "read"]
+    return any(one in text for text in shown for one in ids)
 
 
 def _partial(here: Ground, number: int, alone: set[str], detail: dict[str, Json]) -> bool:

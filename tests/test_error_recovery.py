@@ -79,12 +79,9 @@ def without(trace: Trace, places: tuple[int, ...]) -> Trace:
     return with_messages(trace, kept)
 
 
-def spoiled(trace: Trace) -> Move:
-    """The first call that went wrong."""
-    assert trace.recovery is not None
-    begin = min(trace.recovery.recovery)
-    wrong = trace.recovery.wrong
-    return [move for move in moves(trace.messages) if (move.at in wrong if wrong else move.at < begin)][0 if wrong else -1]
+def mistaken(trace: Trace) -> Move:
+    """The first wrong step."""
+    return next(move for move in moves(trace.messages) if move.wrong)
 
 
 def recovering(trace: Trace) -> list[Move]:
@@ -146,11 +143,11 @@ def test_a_mistake_that_is_not_marked_as_one_is_rejected(kind: str) -> None:
         opened = [m.model_copy(update={"train": True}) if isinstance(m, AssistantMessage) else m for m in trace.messages]
         found = examined(with_messages(trace, opened))
         assert isinstance(found, Finding)
-        careless = '"code": "unknown_tool"' in spoiled(trace).text or '"code": "invalid_arguments"' in spoiled(trace).text
+        careless = '"code": "unknown_tool"' in mistaken(trace).text or '"code": "invalid_arguments"' in mistaken(trace).text
         if careless:
             assert found.stage == "goal" and found.problems[-1].endswith("is a wrong call and not marked as one")
         else:
-            assert found.stage == "proof" or kind == "acting_blind"
+            assert found.stage in ("goal", "proof")
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
@@ -220,12 +217,10 @@ def looks(trace: Trace, found: list[Move]) -> bool:
 def test_each_fault_is_got_past_in_its_own_way(kind: FaultKind) -> None:
     for trace in accepted(kind):
         (fault,) = trace.scenario.faults
-        hit = spoiled(trace)
         steps = recovering(trace)
         calls = [move.call for move in steps]
-        if kind not in ("partial", "wrong_record"):
-            hit = next(move for move in moves(trace.messages) if move.text.startswith(error_recovery.ERROR))
-        assert hit.call.tool == fault.tool
+        hit = [move for move in moves(trace.messages) if move.call.tool == fault.tool][fault.nth - 1]
+        assert hit.at < steps[0].at
         write = trace.effects[fault.tool] != "read"
         match kind:
             case "timeout_written":

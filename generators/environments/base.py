@@ -87,10 +87,12 @@ def remembered(function: Callable[P, V]) -> Callable[P, V]:
 class Base(Generic[R]):
     """The rows of a table as a world begins: never changed, shared by all rollouts, indexed when asked."""
 
-    __slots__ = ("_indices", "rows")
+    __slots__ = ("_indices", "_largest", "_places", "rows")
 
     def __init__(self, rows: dict[str, R]) -> None:
         self.rows = rows
+        self._largest: dict[str, int] = {}
+        self._places: dict[str, int] = {}
         self._indices: dict[str, dict[object, list[R]]] = {}
 
     def having(self, field: str, value: object) -> Iterable[R]:
@@ -101,6 +103,24 @@ class Base(Generic[R]):
                 index.setdefault(getattr(row, field), []).append(row)
             self._indices[field] = index
         return self._indices[field].get(value, ())
+
+
+    def place(self, key: str) -> int:
+        """Where a row stands in the table; new ones come last."""
+        if not self._places:
+            self._places = {key: place for place, key in enumerate(self.rows)}
+        return self._places.get(key, len(self.rows))
+
+    def largest(self, prefix: str) -> int:
+        """The largest number that follows this prefix in an id, or -1."""
+        if prefix not in self._largest:
+            self._largest[prefix] = largest(prefix, self.rows)
+        return self._largest[prefix]
+
+
+def largest(prefix: str, keys: Iterable[str]) -> int:
+    tails = (key[len(prefix) :] for key in keys if key.startswith(prefix))
+    return max((int(tail) for tail in tails if tail.isdigit()), default=-1)
 
 
 class Table(Generic[R]):
@@ -131,18 +151,16 @@ class Table(Generic[R]):
         return isinstance(key, str) and self.get(key) is not None
 
     def __iter__(self) -> Iterator[R]:
-        if not self.changes:
-            return iter(self._rows.values())
-        return self._with_changes(self._rows.values())
+        return self._with_changes() if self.changes else iter(self._rows.values())
 
-    def _with_changes(self, rows: Iterable[R]) -> Iterator[R]:
-        """These rows of the base as they are now, then the new ones."""
-        for row in rows:
-            key = row.key
-            now = self.changes.get(key, row)
+    def _with_changes(self) -> Iterator[R]:
+        """The rows of the base as they are now, then the new ones."""
+        changes = self.changes
+        for key, row in self._rows.items():
+            now = changes.get(key, row)
             if now is not None:
                 yield now
-        for key, new in self.changes.items():
+        for key, new in changes.items():
             if key not in self._rows and new is not None:
                 yield new
 
@@ -152,10 +170,16 @@ class Table(Generic[R]):
     def where(self, **fields: object) -> list[R]:
         """Rows whose fields equal these values, in the table's order."""
         wanted = list(fields.items())
-        (first, value), rest = wanted[0], wanted[1:]
-        if not self.changes:
-            return [row for row in self._base.having(first, value) if all(getattr(row, name) == v for name, v in rest)]
-        return [row for row in self if all(getattr(row, name) == v for name, v in wanted)]
+        changes = self.changes
+        found = [
+            row
+            for row in self._base.having(*wanted[0])
+            if not (changes and row.key in changes) and all(getattr(row, name) == value for name, value in wanted[1:])
+        ]
+        if changes:
+            found += [row for row in changes.values() if row is not None and all(getattr(row, n) == v for n, v in wanted)]
+            found.sort(key=lambda row: self._base.place(row.key))
+        return found
 
     def put(self, row: R) -> R:
         """Insert or replace."""
@@ -171,8 +195,7 @@ class Table(Generic[R]):
 
     def next_id(self, prefix: str, start: int = 1) -> str:
         """A new id: the prefix and the first free number from `start`, or from the largest in use."""
-        used = [int(k[len(prefix) :]) for k in (*self._rows, *self.changes) if k.startswith(prefix) and k[len(prefix) :].isdigit()]
-        return f"{prefix}{max([start - 1, *used]) + 1}"
+        return f"{prefix}{max(start - 1, self._base.largest(prefix), largest(prefix, self.changes)) + 1}"
 
     def difference(self) -> dict[str, R | None]:
         """Rows that are not what they were, volatile fields apart; None where one was removed."""
@@ -237,7 +260,7 @@ class Environment:
         self.clock = 0  # seconds since the conversation began
         self._all: list[Table[Any]] = []
         for name, base in _world(type(self), world).items():
-            table = Table[Any](name, base)
+            table: Table[Any] = Table(name, base)
             setattr(self, name, table)
             self._all.append(table)
 
@@ -428,9 +451,12 @@ def failed(effect: Effect, error: dict[str, Json], touched: tuple[str, ...] = ()
     return Result(content, as_text(content), False, effect, str(error["code"]), touched)
 
 
+_PLAIN = json.JSONEncoder(ensure_ascii=False)
+
+
 def as_text(content: Json) -> str:
     """A result as the tool message carries it."""
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return content if isinstance(content, str) else _PLAIN.encode(content)
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})

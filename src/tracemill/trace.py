@@ -24,9 +24,12 @@ Ending = Literal["done", "refused", "handed_over"]
 Json = Any  # a JSON value: None, bool, int, float, str, list or dict with string keys
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(value: Json) -> str:
     """One spelling for one JSON value: sorted keys, no spaces, no NaN. Raises ValueError on NaN or infinity."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def fingerprint(value: Json) -> str:
