@@ -59,7 +59,7 @@ format: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install
+bench: dev
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/scale.py
 

@@ -183,21 +183,29 @@ def _way_round(here: Ground, number: int, alone: set[str]) -> bool:
         return False
     if not here.cls.instant:
         return True
-    env = here.cls(here.scenario.world)
-    for before in here.scenario.steps[:number]:
-        env.run(before.call.tool, before.call.arguments)
-    shown = env.run(step.fallback.tool, step.fallback.arguments)
+    shown = _before(here, number).run(step.fallback.tool, step.fallback.arguments)
     return shown.ok and all(text in shown.text for text in alone)
 
 
-def _check_tells(here: Ground, number: int, check: Call) -> bool:
-    """Whether the read that follows a write whose answer was lost shows every fact that only that answer showed."""
+_FIGURE = re.compile(r"[\w./@-]*\d[\w./@-]*")
+
+
+def _before(here: Ground, number: int) -> Environment:
+    """The environment as the reference finds it at this step."""
     env = here.cls(here.scenario.world)
-    for step in here.scenario.steps[: number + 1]:
+    for step in here.scenario.steps[:number]:
         env.run(step.call.tool, step.call.arguments)
-    shown = env.run(check.tool, check.arguments).text
-    others = "\n".join([shown, *(result.text for at, result in enumerate(here.results) if at != number)])
-    return all(tells(fact, others) for fact in here.scenario.facts if fact.observed)
+    return env
+
+
+def _check_tells(here: Ground, number: int, check: Call) -> bool:
+    """Whether the read that follows a write whose answer was lost shows all that the answer tells and only it showed."""
+    scenario = here.scenario
+    shown = _before(here, number + 1).run(check.tool, check.arguments).text
+    others = "\n".join([scenario.opening, shown, *(result.text for at, result in enumerate(here.results) if at != number)])
+    mentioned = (word.rstrip(".") for word in _FIGURE.findall(scenario.answer))
+    lost = [word for word in mentioned if word in here.results[number].text]
+    return all(word in others for word in lost) and all(tells(fact, others) for fact in scenario.facts if fact.observed)
 
 
 def _shown_later(here: Ground, number: int) -> bool:
@@ -237,14 +245,15 @@ def _drifted(here: Ground, step: Step, values: dict[str, object], detail: dict[s
 def _other_record(here: Ground, number: int, alone: set[str], detail: dict[str, Json], rng: random.Random) -> bool:
     """The same call with another row's id, whose result lacks what is needed and does not name what was asked."""
     call = here.scenario.steps[number].call
+    env = _before(here, number)
     for name, value in call.arguments.items():
         if not isinstance(value, str):
             continue
-        for table in here.env.tables():
+        for table in env.tables():
             others = [row.key for row in table if row.key != value] if value in table else []
             for other in rng.sample(others, min(5, len(others))):
                 arguments = {**call.arguments, name: other}
-                result = here.env.run(call.tool, arguments)
+                result = env.run(call.tool, arguments)
                 named = value in result.text or other not in result.text
                 if result.ok and not named and not any(text in result.text for text in alone):
                     detail |= {"arguments": arguments, "instead_of": call.arguments, "asked": value, "shows": other}
@@ -260,9 +269,7 @@ def _honest_end(here: Ground, number: int, kind: FaultKind, rng: random.Random) 
         return None
     if any(one.group == step.group for one in scenario.steps[:number]):
         return None
-    env = here.cls(scenario.world)
-    for before in scenario.steps[:number]:
-        env.run(before.call.tool, before.call.arguments)
+    env = _before(here, number)
     case = Assertion(table="handovers", id=env.handovers.next_id("CASE-", 101), op="exists")
     kept = tuple(one for one in scenario.assertions if _holds(env, one))
     department = rng.choice(here.cls.departments)

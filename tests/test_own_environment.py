@@ -15,7 +15,7 @@ from conftest import mill
 
 from tracemill.config import load_config
 from tracemill.environments import Draft, Environment, Row, Table, ToolError, goal, tool
-from tracemill.errors import ConfigError, EnvironmentMissing
+from tracemill.errors import ConfigError, DatasetError, EnvironmentMissing
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.environments.gate import gate, template_problems
 from tracemill.trace import KINDS
@@ -49,6 +49,16 @@ def test_traces_of_all_kinds_come_out_of_the_example_and_verify(tmp_path: Path) 
 def test_workers_of_verify_find_the_module(tmp_path: Path) -> None:
     out = mill(tmp_path / "out", environments=[PANTRY], accept=3, flaws=0.0)
     assert verify(out, workers=2) == 0
+
+
+def test_a_run_is_not_checked_against_an_environment_that_has_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "larder.py"
+    module.write_text((EXAMPLES / "pantry.py").read_text().replace('name = "pantry"', 'name = "larder"'))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = mill(tmp_path / "out", environments=["larder:Pantry"], accept=3, flaws=0.0)
+    module.write_text(module.read_text().replace("has to go first", "must go first"))
+    with pytest.raises(DatasetError, match="another digest"):
+        verify(out)
 
 
 @pytest.mark.slow
@@ -126,6 +136,7 @@ class Shed(Environment):
 
     def _lend(self, g: Draft, **more: object) -> Spade:
         spade = g.pick(self.spades)
+        g.know(spade_id=spade.id)
         g.call("lend", spade_id=spade.id, to="Ada", why="it is free", **more)  # type: ignore[arg-type]
         return spade
 

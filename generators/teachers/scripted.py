@@ -182,6 +182,7 @@ class Expert:
         self._injected = False
         self._noticed: Mistake | None = None
         self._settled = False  # a write whose answer was lost was seen to have taken place
+        self._waited = False
         self._plans = 0
         self._done: set[int] = set()
         self._heard = [scenario.opening]
@@ -403,7 +404,9 @@ class Expert:
             case "rate_limit":
                 values["seconds"] = error["retry_after"]
                 pause = Call(tool="wait", arguments={"seconds": error["retry_after"]})
-                yield Turn(("notice.rate_limit",), calls=(pause,), values=values)
+                if not self._waited:  # once is enough for all calls of one message
+                    yield Turn(("notice.rate_limit",), calls=(pause,), values=values)
+                self._waited = True
                 yield Turn(("notice.rate_limit_over",), calls=again, values=values)
             case "schema_drift":
                 old, new = str(fault.detail["old"]), str(fault.detail["new"])

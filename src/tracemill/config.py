@@ -6,6 +6,8 @@ Problems are reported all at once, each with its path and, for an unknown name, 
 from __future__ import annotations
 
 import difflib
+import importlib
+import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,7 +100,8 @@ class Config(BaseModel):
     def content(self, constitution_digest: str) -> dict[str, Json]:
         """What decides the content of the records; not where they go, how many, or how fast. Files count by content."""
         plain = self.model_dump(mode="json", include={"seed", "environments", "teacher", "flaws", "worlds", "budget"})
-        files = {ref: fingerprint(Path(ref).read_text(encoding="utf-8")) for ref in self.environments if _is_file(ref)}
+        sources = {ref: source for ref in self.environments if (source := _source(ref)) is not None}
+        files = {ref: fingerprint(source.read_text(encoding="utf-8")) for ref, source in sources.items()}
         return {**plain, "kinds": self.weights(), "files": files, "constitution": constitution_digest, "version": __version__}
 
 
@@ -198,6 +201,15 @@ def _unsuited_kinds(config: Config) -> list[str]:
         for kind in config.weights()
         if kind not in suited
     ]
+
+
+def _source(reference: str) -> Path | None:
+    """The file that an environment of the user's own is written in."""
+    if _is_file(reference):
+        return Path(reference)
+    module, colon, _ = reference.partition(":")
+    found = inspect.getsourcefile(importlib.import_module(module)) if colon else None
+    return Path(found) if found else None
 
 
 def _is_file(reference: str) -> bool:
