@@ -37,10 +37,6 @@ dev: $(VENV)/.installed-dev
 demo: install
 	$(BIN)/tracemill generate --out $(OUT) --accept 300 --seed 7
 	$(BIN)/tracemill verify $(OUT)
-	@echo
-	@echo "The dataset is in $(OUT). Look at it:"
-	@echo "  $(BIN)/tracemill show $(OUT) --limit 3"
-	@echo "  $(BIN)/tracemill stats $(OUT)"
 	@echo "Make your own: $(BIN)/tracemill generate --help"
 
 lint: dev

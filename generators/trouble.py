@@ -134,6 +134,7 @@ def _with_fault(here: Ground, kind: FaultKind, number: int, rng: random.Random) 
         case "timeout_written":
             fits = step.effect != "read" and step.check is not None and here.cls.instant and _check_tells(here, number, step.check)
             fits = fits and not _shown_later(here, number)
+            fits = fits and number not in [one.after for one in scenario.interjections]  # the user waits for its success
         case "stale":
             fits = step.effect != "read" and step.check is not None and here.cls.instant
         case "timeout_lost":
@@ -202,9 +203,9 @@ def _check_tells(here: Ground, number: int, check: Call) -> bool:
     """Whether the read that follows a write whose answer was lost shows all that the answer tells and only it showed."""
     scenario = here.scenario
     shown = _before(here, number + 1).run(check.tool, check.arguments).text
-    others = "\n".join([scenario.opening, shown, *(result.text for at, result in enumerate(here.results) if at != number)])
+    others = "\n".join([shown, *(result.text for at, result in enumerate(here.results) if at != number)])
     mentioned = (word.rstrip(".") for word in _FIGURE.findall(scenario.answer))
-    lost = [word for word in mentioned if word in here.results[number].text]
+    lost = [word for word in mentioned if word in here.results[number].text and word not in scenario.opening]
     return all(word in others for word in lost) and all(tells(fact, others) for fact in scenario.facts if fact.observed)
 
 
@@ -370,17 +371,27 @@ def _made_up(tool: str, here: Ground, rng: random.Random) -> str:
 
 
 def _blind(here: Ground, number: int, rng: random.Random) -> Call | None:
-    """A later write at once, with an identifier that is guessed: it is not known before this look-up."""
-    if not here.results or here.scenario.steps[number].effect != "read":
+    """A later write at once, with identifiers that are guessed: they are not known before this look-up. All else that
+    it says must be known by then, or the blind step would know what nobody has told."""
+    scenario = here.scenario
+    if not here.results or scenario.steps[number].effect != "read":
         return None
     alone = here.shows_alone(number)
-    for later in here.scenario.steps[number + 1 :]:
-        guessed = {k: v for k, v in later.call.arguments.items() if isinstance(v, str) and v in alone}
-        if later.effect == "read" or not guessed:
+    asked = {name for step in scenario.steps[number + 1 :] for name in step.asks}
+    told = [slot.value for slot in scenario.slots if slot.name not in asked]
+    spoken = [one.says for one in scenario.interjections if one.after < number]
+    known = "\n".join([scenario.opening, *told, *spoken, *(result.text for result in here.results[:number])])
+    for later in scenario.steps[number + 1 :]:
+        arguments = later.call.arguments
+        guessed = {k: v for k, v in arguments.items() if isinstance(v, str) and v not in known}
+        if later.effect == "read" or not alone & set(guessed.values()):
+            continue
+        rest = [v for k, value in arguments.items() if k not in guessed for v in leaves(value)]
+        if not all(str(v) in known for v in rest if not isinstance(v, bool)):
             continue
         changed = {k: re.sub(r"\d", lambda _: str(rng.randint(0, 9)), v) for k, v in guessed.items()}
-        call = Call(tool=later.call.tool, arguments={**later.call.arguments, **changed})
-        if changed != guessed and not here.cls(here.scenario.world).run(call.tool, call.arguments).ok:
+        call = Call(tool=later.call.tool, arguments={**arguments, **changed})
+        if all(changed[k] != v for k, v in guessed.items()) and not here.cls(scenario.world).run(call.tool, call.arguments).ok:
             return call
     return None
 

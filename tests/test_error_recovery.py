@@ -13,7 +13,7 @@ import pytest
 from tracemill.constitution.constitution import load_constitution
 from tracemill.generators import error_recovery
 from tracemill.generators.environments.catalogue import BUILT_IN, environment
-from tracemill.generators.environments.goal import draw
+from tracemill.generators.environments.goal import draw, leaves
 from tracemill.generators.replay import Move, moves
 from tracemill.generators.rollout import rollout
 from tracemill.generators.scenario import Mix, scenario
@@ -157,6 +157,18 @@ def test_a_needed_step_that_is_marked_as_wrong_is_rejected(kind: str) -> None:
         at = next(move.at for move in moves(trace.messages) if move.call == needed and not move.wrong)
         masked = [m.model_copy(update={"train": False}) if place == at else m for place, m in enumerate(trace.messages)]
         assert isinstance(examined(with_messages(trace, masked)), Finding)
+
+
+def test_a_step_that_is_taken_blindly_knows_nothing_that_nobody_has_told() -> None:
+    blind = [one for one in drawn() if trouble(one) == "acting_blind"]
+    assert len(blind) >= 6
+    for one in blind:
+        (mistake,) = one.mistakes
+        asked = {name for step in one.steps[mistake.step + 1 :] for name in step.asks}
+        untold = {slot.value for slot in one.slots if slot.name in asked}
+        assert not untold & set(map(str, leaves(mistake.call.arguments)))
+        right = next(step.call for step in one.steps[mistake.step :] if step.call.tool == mistake.call.tool)
+        assert mistake.call != right
 
 
 # --- trouble that does not matter, or never comes -----------------------------------------------------------

@@ -68,7 +68,7 @@ def test_the_command_leaves_no_server_and_no_folder_behind(tmp_path: Path, files
     folder = tmp_path / "rollouts"
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tracemill.cli"]
-    options = ["--environment", FILESYSTEM, "--accept", "4", "--actors", "1", "--concurrency", "8"]
+    options = ["--environment", FILESYSTEM, "--accept", "4", "--actors", "1", "--concurrency", "6"]
     env = {**os.environ, "RAY_TMPDIR": os.environ.get("TMPDIR", "/tmp"), "TMPDIR": str(folder)}  # Ray's sockets need a short path
     subprocess.run([*command, "generate", *options, "--out", str(tmp_path / "out")], check=True, env=env)
     assert list(folder.iterdir()) == []

@@ -167,7 +167,7 @@ def test_what_the_user_kept_back_is_asked_for_before_it_is_used() -> None:
             told = next(at for at in said if slot.value in trace.messages[at].content)
             question = trace.messages[told - 1]
             assert isinstance(question, AssistantMessage) and slot.label in question.content
-            before = [call for at, call, _ in trace.calls() if at < told and trace.messages[at].train]  # type: ignore[union-attr]
+            before = [call for at, call, _ in trace.calls() if at < told]
             assert all(slot.value not in map(str, leaves(call.arguments)) for call in before)
             asked += 1
     assert asked >= 10

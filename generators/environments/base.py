@@ -104,7 +104,6 @@ class Base(Generic[R]):
             self._indices[field] = index
         return self._indices[field].get(value, ())
 
-
     def place(self, key: str) -> int:
         """Where a row stands in the table; new ones come last."""
         if not self._places:

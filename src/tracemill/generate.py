@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -164,10 +165,11 @@ def _summary(console: Console, out: Path, writer: Writer, ending: str, before: i
     console.print(grid, highlight=False)
     if ending == "complete":
         console.print("\n[dim]What to do next[/]", highlight=False)
+        name = "tracemill" if shutil.which("tracemill") else escape(sys.argv[0])
         for command, why in (
-            (f"tracemill verify {where}", "check every record again from the files"),
-            (f"tracemill stats {where}", "see how diverse it is"),
-            (f"tracemill show {where} --limit 3", "read some"),
+            (f"{name} verify {where}", "check every record again from the files"),
+            (f"{name} stats {where}", "see how diverse it is"),
+            (f"{name} show {where} --limit 3", "read some"),
             (f"""python -c "from datasets import load_dataset; print(load_dataset('{where}'))\"""", "use it"),
         ):
             console.print(f"  {command}  [dim]# {why}[/]", highlight=False, soft_wrap=True)
