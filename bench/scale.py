@@ -40,12 +40,14 @@ def run(config: Config, out: Path, actors: int) -> tuple[float, float, float]:
     total = sum(config.quotas().values())
     peak = 0.0
     sampled = began = time.perf_counter()
-    marks: list[tuple[float, int]] = []
+    last_fifth: tuple[float, int] | None = None
 
     def look(in_flight: int) -> None:
-        nonlocal peak, sampled
+        nonlocal peak, sampled, last_fifth
         now = time.perf_counter()
-        marks.append((now, sink.tally.accepted.total()))
+        count = sink.tally.accepted.total()
+        if last_fifth is None and count >= total * 0.8:
+            last_fifth = (now, count)
         if now - sampled > 0.5:
             sampled = now
             peak = max(peak, resident())
@@ -54,7 +56,7 @@ def run(config: Config, out: Path, actors: int) -> tuple[float, float, float]:
     peak = max(peak, resident())
     ended = time.perf_counter()
     sink.close()
-    since, then = next((time_, count) for time_, count in marks if count >= total * 0.8)
+    since, then = last_fifth or (began, 0)
     return (total - then) / (ended - since), total / (ended - began), peak
 
 

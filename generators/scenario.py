@@ -89,7 +89,7 @@ def _attempt(cls: type[Environment], template: str, index: int, number: int, kin
     elif kind == "tool_call" and rng.random() < 0.06:
         drawn = trouble.with_injection(drawn, cls, rng)
     if rng.random() < mix.flaws:
-        possible = list(trouble.flaws(drawn, skippable_lookup(drawn)))
+        possible = list(trouble.flaws(drawn, cls, skippable_lookup(drawn)))
         if possible:
             drawn = drawn.model_copy(update={"flaw": rng.choice(possible)})
     return drawn

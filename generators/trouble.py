@@ -399,13 +399,13 @@ def _blind(here: Ground, number: int, rng: random.Random) -> Call | None:
 # --- flaws --------------------------------------------------------------------------------------------------
 
 
-def flaws(scenario: Scenario, skippable: int | None) -> Iterator[FlawKind]:
-    """What a first draft of this scenario can do wrong."""
+def flaws(scenario: Scenario, cls: type[Environment], skippable: int | None) -> Iterator[FlawKind]:
+    """What a first draft of this scenario can do wrong. `skippable` is a look-up that it can leave out."""
     if scenario.steps:
         yield "no_reasoning"
     if any(step.effect == "irreversible" and step.confirm for step in scenario.steps):
         yield "unconfirmed"
-    if skippable is not None and scenario.kind == "tool_call":
+    if skippable is not None and scenario.kind == "tool_call" and _verifies(ground(scenario, cls), skippable):
         yield "skipped_lookup"
     if any(f.kind in ("server_error", "timeout_lost") and f.detail.get("times", 1) == 1 for f in scenario.faults):
         if any(s.effect != "read" and s.call.tool == scenario.faults[0].tool for s in scenario.steps):
@@ -414,3 +414,13 @@ def flaws(scenario: Scenario, skippable: int | None) -> Iterator[FlawKind]:
         yield "false_claim"
     elif scenario.facts:
         yield "wrong_fact"
+
+
+def _verifies(here: Ground, number: int) -> bool:
+    """Whether this look-up serves to see the record before the next call changes it, and to nothing else."""
+    if not here.results or here.shows_alone(number):
+        return False
+    steps = here.scenario.steps
+    ids = [v for v in leaves(steps[number + 1].call.arguments) if isinstance(v, str) and here.env.is_identifier(v)]
+    earlier = "\n".join(result.text + json.dumps(step.call.arguments) for step, result in zip(steps[:number], here.results, strict=False))
+    return bool(ids) and not any(one in earlier for one in ids)

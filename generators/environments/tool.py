@@ -47,7 +47,7 @@ class Tool:
             return []
         found = self._checker.problems(arguments)
         if not found:
-            if len(self._seen) > 4096:
+            if len(self._seen) >= 256:  # what recurs does so within one trace
                 self._seen.clear()
             self._seen[key] = True
         return found
