@@ -37,6 +37,7 @@ from tracemill.trace import (
 
 SOUND = Job(0, Mix(flaws=0.0), "sound")
 SPOILED = Job(1, Mix(flaws=1.0), "spoiled")
+STORE = Job(1, Mix(kinds={"tool_call": 1.0}, environments={"store": 1.0}, flaws=1.0), "store")
 
 
 def pipeline(job: Job) -> Pipeline:
@@ -213,22 +214,27 @@ def test_the_way_round_is_explained_before_the_user_is_asked_for_what_it_takes()
 FOUND_BY: dict[FlawKind, set[tuple[str, str]]] = {
     "no_reasoning": {("constitution", "transparent_reasoning")},
     "unconfirmed": {("constitution", "confirm_irreversible")},
-    "skipped_lookup": {("constitution", "verify_before_irreversible"), ("goal", "grounded")},
+    "skipped_lookup": {("constitution", "verify_before_irreversible")},
     "blind_retry": {("constitution", "no_blind_write_retry")},
     "wrong_fact": {("goal", "told")},
     "false_claim": {("goal", "told")},
 }
-"""Where each flaw is found, and by what. A look-up that alone showed a fact to be told is missed by the goal first."""
+"""Where each flaw is found, and by what."""
 
 
 @functools.cache
 def spoiled() -> dict[FlawKind, list[Milled]]:
-    drawn = [scenario(SPOILED.seed, index, SPOILED.mix) for index in range(420)]
-    chosen: dict[FlawKind, list[int]] = {}
-    for one in drawn:
-        if one.flaw is not None and len(chosen.setdefault(one.flaw, [])) < 4:
-            chosen[one.flaw].append(one.index)
-    return {flaw: milled(SPOILED, indices) for flaw, indices in chosen.items()}
+    """Up to four of each flaw: of all kinds and environments, and of those where a look-up can be left out."""
+    found: dict[FlawKind, list[Milled]] = {}
+    for job, count in ((SPOILED, 400), (STORE, 160)):
+        chosen: dict[FlawKind, list[int]] = {}
+        for one in (scenario(job.seed, index, job.mix) for index in range(count)):
+            if one.flaw is not None and len(chosen.setdefault(one.flaw, [])) < 4:
+                chosen[one.flaw].append(one.index)
+        for flaw, indices in chosen.items():
+            if flaw not in found:
+                found[flaw] = milled(job, indices)
+    return found
 
 
 def test_every_flaw_comes_up() -> None:
@@ -242,9 +248,7 @@ def test_each_flaw_is_found_by_the_right_check(flaw: FlawKind) -> None:
         assert first.attempt == 0 and first.blame == "agent"
         by = {(first.stage, evidence.split(":")[0].split(" ")[0]) for evidence in first.evidence}
         assert by & FOUND_BY[flaw], first.evidence
-        assert first.stage == "goal" or {evidence.split(" ")[0] for evidence in first.evidence} == {rule for _, rule in FOUND_BY[flaw]} - {
-            "grounded"
-        }
+        assert by <= FOUND_BY[flaw] or first.stage == "goal", "a flaw breaks one principle, and no other"
 
 
 @pytest.mark.parametrize("flaw", get_args(FlawKind))
