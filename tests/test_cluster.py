@@ -29,8 +29,8 @@ def command(out: Path, *, accept: int = TRACES, actors: int = 2) -> list[str]:
 
 
 def launch(out: Path, **options: int) -> subprocess.Popen[bytes]:
-    log = out.with_suffix(".log").open("ab")
-    return subprocess.Popen(command(out, **options), stdout=log, stderr=log)
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command(out, **options), stdout=log, stderr=log)
 
 
 def finish(run: subprocess.Popen[bytes], out: Path) -> None:

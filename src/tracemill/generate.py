@@ -165,7 +165,8 @@ def _summary(console: Console, out: Path, writer: Writer, ending: str, before: i
     console.print(grid, highlight=False)
     if ending == "complete":
         console.print("\n[dim]What to do next[/]", highlight=False)
-        name = "tracemill" if shutil.which("tracemill") else escape(sys.argv[0])
+        called = sys.argv[0]
+        name = escape(called) if Path(called).name == "tracemill" and not shutil.which("tracemill") else "tracemill"
         for command, why in (
             (f"{name} verify {where}", "check every record again from the files"),
             (f"{name} stats {where}", "see how diverse it is"),
