@@ -114,6 +114,16 @@ def test_both_halves_of_the_proof_hold_for_every_accepted_trace(kind: str) -> No
             assert isinstance(message, AssistantMessage) and message.train and message.tool_calls
 
 
+@pytest.mark.parametrize("kind", ["timeout_written", "wrong_record", "partial", "acting_blind"])
+def test_trouble_whose_place_is_hard_to_find_is_never_put_where_it_does_no_harm(kind: str) -> None:
+    teacher = ScriptedTeacher()
+    pipeline = Pipeline(JOB, teacher, teacher, load_constitution())
+    for one in drawn():
+        if trouble(one) == kind:
+            made = asyncio.run(pipeline.mill(one.index))
+            assert made.trace is not None, made.rejections[-1].evidence
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_steps_are_masked_and_only_they(kind: str) -> None:
     for trace in accepted(kind):

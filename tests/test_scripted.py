@@ -37,6 +37,7 @@ from tracemill.trace import (
 
 SOUND = Job(0, Mix(flaws=0.0), "sound")
 SPOILED = Job(1, Mix(flaws=1.0), "spoiled")
+RETRIES = Job(1, Mix(kinds={"error_recovery": 1.0}, flaws=1.0), "retries")
 STORE = Job(1, Mix(kinds={"tool_call": 1.0}, environments={"store": 1.0}, flaws=1.0), "store")
 
 
@@ -224,9 +225,9 @@ FOUND_BY: dict[FlawKind, set[tuple[str, str]]] = {
 
 @functools.cache
 def spoiled() -> dict[FlawKind, list[Milled]]:
-    """Up to four of each flaw: of all kinds and environments, and of those where a look-up can be left out."""
+    """Up to four of each flaw: of all kinds and environments, and where rare flaws are likely."""
     found: dict[FlawKind, list[Milled]] = {}
-    for job, count in ((SPOILED, 400), (STORE, 160)):
+    for job, count in ((SPOILED, 250), (RETRIES, 250), (STORE, 160)):
         chosen: dict[FlawKind, list[int]] = {}
         for one in (scenario(job.seed, index, job.mix) for index in range(count)):
             if one.flaw is not None and len(chosen.setdefault(one.flaw, [])) < 4:
