@@ -59,6 +59,7 @@ def test_the_errors_are_these() -> None:
     names = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)}
     assert names == {
         "TracemillError",
+        "ClusterError",
         "ConfigError",
         "SchemaError",
         "ScenarioError",
