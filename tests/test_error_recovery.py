@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+import re
 from collections import Counter
 from typing import get_args
 
@@ -12,6 +13,7 @@ import pytest
 
 from tracemill.constitution.constitution import load_constitution
 from tracemill.generators import error_recovery
+from tracemill.generators import trouble as trouble_of
 from tracemill.generators.environments.catalogue import BUILT_IN, environment
 from tracemill.generators.environments.goal import draw, leaves
 from tracemill.generators.replay import Move, moves
@@ -184,20 +186,24 @@ def test_a_step_that_is_taken_blindly_knows_nothing_that_nobody_has_told() -> No
 # --- trouble that does not matter, or never comes -----------------------------------------------------------
 
 
-def played(fault: Fault) -> Trace:
-    """A change of address, for which the look at the order is not needed, with a fault put in by hand."""
-    rng = random.Random("recovery")
+def sound(name: str, template: str, seed: int = 0) -> Scenario:
+    """A recovery before anything goes wrong."""
+    rng = random.Random(f"recovery/{seed}")
+    cls = environment(name)
+    return draw(cls, template, index=0, seed=1, kind="error_recovery", world=2, persona=Persona(tone="plain"), rng=rng)
+
+
+def played(fault: Fault, template: str = "redirect_order") -> Trace:
+    """A job at the store, with a fault put in by hand; to change an address, the look at the order is not needed."""
     cls = environment("store")
-    persona = Persona(tone="plain")
-    sound = draw(cls, "redirect_order", index=0, seed=1, kind="error_recovery", world=2, persona=persona, rng=rng)
-    troubled = sound.model_copy(update={"faults": (fault,)})
+    troubled = sound("store", template).model_copy(update={"faults": (fault,)})
     teacher = ScriptedTeacher()
 
     async def play() -> Trace:
         env = await cls.reset(troubled)
         result = await rollout(troubled, env, teacher, teacher)
         return Trace(
-            id="t", kind="error_recovery", environment="store", template="redirect_order", index=0, seed=1, difficulty=2,
+            id="t", kind="error_recovery", environment="store", template=template, index=0, seed=1, difficulty=2,
             messages=result.messages, tools=cls.offered("error_recovery"),
             effects={one.name: one.effect for one in cls.tools("error_recovery")}, scenario=troubled,
             recovery=error_recovery.locate(troubled, result.messages, result.troubled), state_digest="", teacher="scripted",
@@ -226,6 +232,43 @@ def test_a_fault_that_never_struck_is_rejected_by_the_proof(fault: tuple[str, in
     found = examined(played(Fault(kind="server_error", tool=fault[0], nth=fault[1], explicit=True, transient=True)))
     assert isinstance(found, Finding)
     assert found.stage == "proof" and found.problems == ("nothing went wrong: the fault never struck",)
+
+
+# --- where it is put ----------------------------------------------------------------------------------------
+
+
+def tried(one: Scenario, kind: FaultKind, tool: str) -> Scenario | None:
+    """The scenario with this fault at the first call of a tool, if it can be put there."""
+    number = next(at for at, step in enumerate(one.steps) if step.call.tool == tool)
+    here = trouble_of.ground(one, environment(one.environment))
+    return trouble_of._with_fault(here, kind, number, random.Random(0))
+
+
+def test_an_answer_is_not_lost_where_a_later_step_shows_all_the_same_that_the_write_took_place() -> None:
+    for seed in range(8):
+        assert tried(sound("workspace", "bring_back", seed), "timeout_written", "restore_file") is None
+
+
+def test_an_answer_is_not_lost_where_it_alone_showed_what_the_user_is_told() -> None:
+    lost = 0
+    for seed in range(24):
+        one = sound("travel", "fly_out", seed)
+        found = tried(one, "timeout_written", "book_flight")
+        assert found is None or not re.search(r"(visa|mastercard|paypal)_", one.answer)
+        lost += found is not None
+    assert lost, "where nothing is lost for good, the fault fits"
+
+
+def test_a_record_that_is_mixed_up_is_one_that_was_there_at_the_time() -> None:
+    mixed = 0
+    for seed in range(24):
+        found = tried(sound("workspace", "archive_reports", seed), "wrong_record", "find_files")
+        if found is not None:
+            detail = found.faults[0].detail
+            shown = environment("workspace")(found.world).run("find_files", detail["arguments"]).text
+            assert detail["shows"] in shown and detail["asked"] not in shown
+            mixed += 1
+    assert mixed
 
 
 # --- what gets past each ------------------------------------------------------------------------------------
@@ -266,6 +309,16 @@ def test_each_fault_is_got_past_in_its_own_way(kind: FaultKind) -> None:
             case _:
                 step = next(one for one in trace.scenario.steps if one.call == hit.call)
                 assert calls == [step.fallback]
+
+
+def test_one_pause_is_enough_for_all_calls_of_a_message() -> None:
+    detail = {"retry_after": 20, "message": "slow down"}
+    trace = played(Fault(kind="rate_limit", tool="get_order", explicit=True, transient=True, detail=detail), "compare_orders")
+    orders = [move for move in moves(trace.messages) if move.call.tool == "get_order"]
+    refused = [move for move in orders if move.text.startswith(error_recovery.ERROR)]
+    assert len(refused) >= 2 and len({move.at for move in refused}) == 1 and len(orders) == 2 * len(refused)
+    assert [move.call.tool for move in moves(trace.messages)].count("wait") == 1
+    assert isinstance(examined(trace), Passed)
 
 
 @pytest.mark.parametrize("kind", ["permission", "server_down"])
