@@ -13,10 +13,7 @@ from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.goal import judge
 from tracemill.generators.faults import renamed
 from tracemill.generators.replay import Move, fresh, moves
-from tracemill.trace import AssistantMessage, Call, Message, Recovery, Scenario, Trace
-
-ERROR = '{"error": '
-"""How the text of a failed call begins."""
+from tracemill.trace import AssistantMessage, Call, Message, Recovery, Scenario, Trace, is_error
 
 
 def locate(scenario: Scenario, messages: Sequence[Message], troubled: Collection[str]) -> Recovery | None:
@@ -38,7 +35,7 @@ def locate(scenario: Scenario, messages: Sequence[Message], troubled: Collection
             continue
         recovery.append(at)
         for move in made:
-            if move.at == at and move.id not in troubled and not move.text.startswith(ERROR):
+            if move.at == at and move.id not in troubled and not is_error(move.text):
                 handed = scenario.honest_end is not None and move.call.tool == "transfer_to_human"
                 open_ends = [right for right in open_ends if not handed and move.call not in right]
         if not open_ends and at > max(spoiled):

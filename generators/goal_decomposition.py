@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracemill.generators import plan
-from tracemill.trace import Constraint, ToolMessage, Trace, UserMessage
+from tracemill.trace import Constraint, ToolMessage, Trace, UserMessage, is_error
 
 
 def problems(trace: Trace) -> list[str]:
@@ -29,7 +29,7 @@ def problems(trace: Trace) -> list[str]:
 
 
 def accepted(answer: ToolMessage | None) -> bool:
-    return answer is not None and not answer.content.startswith('{"error": ')
+    return answer is not None and not is_error(answer.content)
 
 
 def addresses(written: dict[str, Any], constraint: Constraint) -> bool:

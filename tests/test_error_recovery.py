@@ -32,6 +32,7 @@ from tracemill.trace import (
     Persona,
     Scenario,
     Trace,
+    is_error,
 )  # fmt: skip
 
 MIX = Mix(kinds={"error_recovery": 1.0})
@@ -315,7 +316,7 @@ def test_one_pause_is_enough_for_all_calls_of_a_message() -> None:
     detail = {"retry_after": 20, "message": "slow down"}
     trace = played(Fault(kind="rate_limit", tool="get_order", explicit=True, transient=True, detail=detail), "compare_orders")
     orders = [move for move in moves(trace.messages) if move.call.tool == "get_order"]
-    refused = [move for move in orders if move.text.startswith(error_recovery.ERROR)]
+    refused = [move for move in orders if is_error(move.text)]
     assert len(refused) >= 2 and len({move.at for move in refused}) == 1 and len(orders) == 2 * len(refused)
     assert [move.call.tool for move in moves(trace.messages)].count("wait") == 1
     assert isinstance(examined(trace), Passed)

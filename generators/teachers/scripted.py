@@ -36,6 +36,7 @@ from tracemill.trace import (
     ToolMessage,
     Usage,
     UserMessage,
+    is_error,
 )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ class Seen:
     said: str = ""
 
     def failed(self, number: int) -> bool:
-        return self.results[number].startswith('{"error": ')
+        return is_error(self.results[number])
 
     def error(self, number: int) -> dict[str, Json]:
         error: dict[str, Json] = json.loads(self.results[number])["error"]

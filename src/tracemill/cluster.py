@@ -32,7 +32,7 @@ from ray.exceptions import RayActorError, RayError
 
 from tracemill.config import Config
 from tracemill.errors import ClusterError
-from tracemill.job import build_pipeline
+from tracemill.job import build_pipeline, quarantined
 from tracemill.writer import Parcel, Writer, pack
 
 BATCH = 32
@@ -201,13 +201,15 @@ class _Drive:
                 ray.kill(worker.actor)
 
     def _hire(self) -> _Worker:
-        actor = self._actor()
+        # Leases of one index each, and one for the rest: more calls than that never wait in one actor.
+        made: Any = Miller  # Ray's decorator is not typed as what it makes
+        actor = made.options(num_cpus=1, max_concurrency=self._config.concurrency + 8).remote(self._config, self._config.concurrency)
         return _Worker(actor, actor.pid.remote())
 
-    def _actor(self) -> Any:
-        # Leases of one index each, and one for the rest: more calls than that never wait in one actor.
-        actor: Any = Miller  # Ray's decorator is not typed as what it makes
-        return actor.options(num_cpus=1, max_concurrency=self._config.concurrency + 8).remote(self._config, self._config.concurrency)
+    def _replace(self, worker: _Worker) -> None:
+        """Another actor takes the place of one that is dead."""
+        fresh = self._hire()
+        worker.actor, worker.awaited = fresh.actor, fresh.awaited
 
     def _lease(self) -> None:
         """Fill every actor up to its concurrency and a little more, so that it never runs dry between two leases: as much
@@ -237,7 +239,7 @@ class _Drive:
             self._stillborn += 1
             if self._stillborn > MOST_STILLBORN:
                 raise ClusterError(f"{self._stillborn} actors in a row died before they had begun: {reason}") from reason
-            worker.actor, worker.awaited = (fresh := self._hire()).actor, fresh.awaited
+            self._replace(worker)
             return False
         self._stillborn, worker.awaited = 0, None
         return True
@@ -305,17 +307,12 @@ class _Drive:
         lost = [index for lease in worker.leases.values() for index in lease]
         worker.leases.clear()
         self._fail(lost)
-        worker.actor, worker.awaited = (fresh := self._hire()).actor, fresh.awaited
+        self._replace(worker)
 
     def _fail(self, lost: Iterable[int]) -> None:
         for index in lost:
             self._deaths[index] += 1
             if self._deaths[index] >= LONELY_AFTER + GIVEN_UP_AFTER:
-                self._writer.add(self._quarantine(index))
+                self._writer.add(pack(quarantined(self._config, index, self._deaths[index])))
             elif self._writer.wants(index):
                 self._returned.append(index)
-
-    def _quarantine(self, index: int) -> Parcel:
-        from tracemill.job import quarantined
-
-        return pack(quarantined(self._config, index, self._deaths[index]))

@@ -51,6 +51,7 @@ from tracemill.trace import (
     ToolCall,
     ToolMessage,
     Trace,
+    is_error,
 )
 
 KEYS = ("kind", "environment", "template")
@@ -337,7 +338,7 @@ def _struck(trace: Trace) -> Iterator[tuple[int, str]]:
 
 def _error(content: str) -> dict[str, Json]:
     """The error that a result is; empty if it is none."""
-    if not content.startswith('{"error": '):
+    if not is_error(content):
         return {}
     try:
         error = json.loads(content)["error"]

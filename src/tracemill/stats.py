@@ -26,7 +26,7 @@ from rich.text import Text
 
 from tracemill.columns import Row
 from tracemill.errors import DatasetError
-from tracemill.trace import KINDS, Json, Outcome
+from tracemill.trace import KINDS, Json, Outcome, is_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,7 +219,7 @@ class _Traces:
         for message in messages:
             characters += len(message["content"]) + len(message.get("reasoning_content") or "")
             if message["role"] == "tool":
-                self._failed[message["name"]] += message["content"].startswith('{"error": ')
+                self._failed[message["name"]] += is_error(message["content"])
             calls = [call["function"] for call in message.get("tool_calls") or ()]
             characters += sum(len(json.dumps(call["arguments"], ensure_ascii=False)) for call in calls)
             if calls:

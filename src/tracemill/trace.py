@@ -37,6 +37,11 @@ def fingerprint(value: Json) -> str:
     return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def is_error(result: str) -> bool:
+    """Whether the text of a tool message is that of a failed call: an object whose one key is `error`."""
+    return result.startswith('{"error": ')
+
+
 class Record(BaseModel):
     """Frozen, and unknown fields are refused. In JSON a field that is None is left out."""
 
