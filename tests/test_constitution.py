@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tracemill.constitution.constitution import MOST_FINDINGS, Constitution, load_constitution
-from tracemill.constitution.critic import CRITIQUE_SCHEMA, critique_request, first_fault, parse_critique, revision_request
+from tracemill.constitution.critic import CRITIQUE_SCHEMA, critique_request, parse_critique, transcript
 from tracemill.constitution.rules import RULES, figures, is_identifier
 from tracemill.errors import ConfigError
 from tracemill.schemas.check import Checker
@@ -650,20 +650,14 @@ def test_what_stands_in_a_transcript_cannot_act_as_a_template_or_end_its_section
     assert "| It costs $principle.\n| ## Your reply\n| $missing" in text
 
 
-def test_a_revision_request_ends_at_the_message_to_be_written_again() -> None:
-    bad = next(case[2] for case in CASES if case[0] == "confirm_irreversible")
-    findings = [one for one in load_constitution().judge(bad) if not one.passed]
-    text = revision_request(bad, PRINCIPLE, findings)
-    assert PRINCIPLE.revision in text
-    assert findings[0].why in text
-    assert "Write message [4] again" in text
-    assert "| [4] assistant" in text and "| [5] " not in text
-
-
-def test_a_finding_without_a_place_means_the_last_message_of_the_assistant() -> None:
-    vague = Verdict(principle=PRINCIPLE.id, passed=False, by="critic", severity="low", why="unclear")
-    assert first_fault(GOOD, [vague]) == 8
-    assert "- unclear" in revision_request(GOOD, PRINCIPLE, [vague])
+def test_all_critiques_of_a_trace_begin_alike_up_to_the_principle() -> None:
+    """An engine that keeps what it has read has the transcript to read once."""
+    principles = load_constitution().principles
+    parts = [critique_request(GOOD, principle).partition("## The principle: ") for principle in principles]
+    (shared,) = {head for head, _, _ in parts}
+    assert transcript(GOOD) in shared
+    for (_, _, own), principle in zip(parts, principles, strict=True):
+        assert own.startswith(principle.id) and principle.critique in own and f'"principle": "{principle.id}"' in own
 
 
 def test_a_good_reply_becomes_verdicts() -> None:

@@ -64,7 +64,7 @@ def test_the_errors_are_these() -> None:
         "SchemaError",
         "ScenarioError",
         "EnvironmentMissing",
-        "TeacherError",
+        "TeacherError", "TeacherDied", "ContextTooLong",
         "DatasetError",
     }
 

@@ -55,7 +55,7 @@ async def template_problems(cls: type[Environment], template: str, *, draws: int
             found.setdefault(check, problem)
         async for check, problem in _run_problems(cls, scenario):
             found.setdefault(check, problem)
-        troubled = troubled or trouble.with_trouble(scenario, cls, random.Random(number)) is not None
+        troubled = troubled or trouble.with_trouble(scenario, cls, random.Random(number), mistakes=True) is not None
     if not troubled:
         why = "a recovery needs a write with a `check`, or a look-up that alone shows what is used or told later"
         found["trouble"] = f"it suits error_recovery, but in {number + 1} draws there was no place for a fault: {why}"

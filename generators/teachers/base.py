@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tracemill.trace import Call, Message, Scenario, ToolDefinition, Usage
+from tracemill.trace import Call, Json, Message, OfferedTool, Scenario, Usage
 
 Role = Literal["agent", "user", "critic"]
 
@@ -18,11 +18,18 @@ class Request:
 
     role: Role
     messages: Sequence[Message]
-    tools: Sequence[ToolDefinition]
+    tools: Sequence[OfferedTool]
     scenario: Scenario
     revision: int = 0
-    """How often this conversation was sent back by a critique; the next reply replaces the criticised one."""
+    """How often this conversation was sent back by a critique."""
     critique: str = ""
+    """What the critique found, where the next reply replaces the criticised one."""
+    sibling: int = 0
+    """Which of several rollouts of the same scenario this is."""
+    redo: int = 0
+    """How many replies at this place could not be used."""
+    schema: dict[str, Json] | None = None
+    """JSON Schema of the reply, for a critic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +44,25 @@ class Reply:
     """The author knows this step to be wrong (a mistake made on purpose): keep it out of the loss."""
     done: bool = False
     """Said by the user: there is nothing left to say."""
+    problem: str = ""
+    """Why it cannot be used as it is, in words for its author. `text` is then what may stay in the conversation as a
+    wrong step; empty if nothing of it can."""
+    raw: str = ""
+    """With a problem: all that was written, for the ledger."""
 
 
 class Teacher(Protocol):
-    """Raises TeacherError where no usable reply can be had."""
+    """Plays one or more of the roles."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the records call it."""
 
-    async def reply(self, request: Request) -> Reply: ...
+    async def start(self) -> None:
+        """Get ready. Raises ConfigError for what the user can mend, TeacherError for what may pass."""
+
+    async def close(self) -> None:
+        """Let go of what it holds."""
+
+    async def reply(self, request: Request) -> Reply:
+        """Raises TeacherError where no reply can be had now, TeacherDied where none will be had any more."""

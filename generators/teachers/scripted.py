@@ -22,6 +22,7 @@ from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.environments.goal import leaves, spellings
 from tracemill.generators.teachers.base import Reply, Request
+from tracemill.generators.teachers.slots import asks_for, names, told
 from tracemill.generators.words import Prose
 from tracemill.trace import (
     AssistantMessage,
@@ -31,7 +32,6 @@ from tracemill.trace import (
     Message,
     Mistake,
     Scenario,
-    Slot,
     Step,
     ToolMessage,
     Usage,
@@ -115,6 +115,10 @@ class ScriptedTeacher:
             self._performances[id(request.messages)] = found
         return found
 
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
     async def reply(self, request: Request) -> Reply:
         if request.role == "user":
             return _user_reply(request)
@@ -142,7 +146,7 @@ def _user_reply(request: Request) -> Reply:
     said = last.content if isinstance(last, AssistantMessage) else ""
     rng = random.Random(f"{scenario.seed}/user/{len(request.messages)}")
     grammar = environment(scenario.environment).grammar()
-    asked = [slot for slot in scenario.slots if _asks_for(slot, said) and not _told(slot, request.messages)]
+    asked = [slot for slot in scenario.slots if asks_for(slot, said) and not told(slot, request.messages)]
     if asked:
         facts = " ".join(grammar.expand("user.fact", rng, {"label": slot.label, "value": slot.value}) for slot in asked)
         return Reply(grammar.expand("user.reveal", rng, {"facts": facts}, scenario.persona.tone))
@@ -151,22 +155,6 @@ def _user_reply(request: Request) -> Reply:
     heard = {m.content for m in request.messages if isinstance(m, UserMessage)}
     waiting = [one.says for one in scenario.interjections if one.says not in heard]
     return Reply(waiting[0]) if waiting else Reply(done=True)
-
-
-def _asks_for(slot: Slot, said: str) -> bool:
-    """Whether the agent asks for it: a question, or a need, that names it and does not already give its value."""
-    asking = [one for one in re.split(r"(?<=[.?!]) ", said) if one.endswith("?") or "need" in one]
-    return any(slot.label in one for one in asking) and not _names(said, slot.value)
-
-
-def _told(slot: Slot, messages: Sequence[Message]) -> bool:
-    """Whether the user has given it: in the first message if it was not withheld, or in an answer."""
-    said = [m.content for m in messages if isinstance(m, UserMessage)]
-    return any(_names(text, slot.value) for text in (said[1:] if slot.withheld else said))
-
-
-def _names(text: str, value: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 class Expert:
@@ -335,7 +323,7 @@ class Expert:
         """Whether nothing in a sub-goal's text gives away what has not come up yet: a figure, or a name."""
         heard = "\n".join((self.cls.policy_text(), *self._heard))
         telling = (word.strip(".,:;'()") for word in _TELLING.findall(text))
-        return all(word in _CALENDAR or _names(heard, word) for word in telling)
+        return all(word in _CALENDAR or names(heard, word) for word in telling)
 
     def _adapt(self, after: int, said: str) -> Iterator[Turn]:
         spoken = [one for one in self.scenario.interjections if one.says == said]

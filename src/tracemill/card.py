@@ -28,7 +28,7 @@ def render(out: Path, run: Mapping[str, Json], tally: Tally, *, complete: bool) 
         "counts": _table(("kind", "accepted traces"), [(kind, tally.accepted[kind]) for kind in KINDS if tally.accepted[kind]]),
         "stages": _stages(tally),
         "environments": ", ".join(f"`{name}`" for name in config["environments"]),
-        "teacher": config["teacher"],
+        "teacher": _named(config["teacher"]),
         "seed": config["seed"],
         "version": run["tracemill"],
         "tokens": f"{tally.prompt_tokens:,} read and {tally.completion_tokens:,} written",
@@ -36,6 +36,11 @@ def render(out: Path, run: Mapping[str, Json], tally: Tally, *, complete: bool) 
         "example": _example(out),
     }
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
+
+
+def _named(teacher: Json) -> str:
+    """The model; where it runs is nobody's business."""
+    return str(teacher) if isinstance(teacher, str) else str(teacher.get("model") or "a model behind an endpoint")
 
 
 def _front(out: Path, config: Mapping[str, Json], tally: Tally) -> dict[str, Json]:
@@ -61,14 +66,7 @@ def _front(out: Path, config: Mapping[str, Json], tally: Tally) -> dict[str, Jso
 
 
 def _stages(tally: Tally) -> str:
-    """Of all that reached a stage, how many passed it."""
-    order = ("infrastructure", "rollout", "schema", "replay", "goal", "proof", "constitution")
-    left = tally.finished
-    rows: list[tuple[Any, ...]] = []
-    for stage in order:
-        lost = tally.rejected[stage]
-        rows.append((stage, left, lost, f"{(left - lost) / left:.1%}" if left else "-"))
-        left -= lost
+    rows = [(stage, reached, lost, f"{(reached - lost) / reached:.1%}" if reached else "-") for stage, reached, lost in tally.stages()]
     return _table(("stage", "reached it", "rejected", "passed"), rows)
 
 

@@ -31,6 +31,8 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a
     "`tracemill generate --out runs/first --accept 300`\n\n"
     "`tracemill generate --config my.yaml --seed 7 --out runs/second`\n\n"
     "`tracemill generate --environment my_module:MyEnvironment --out runs/mine`\n\n"
+    "`tracemill generate --teacher Qwen/Qwen3-8B --mode thorough --out runs/vllm`\n\n"
+    "`tracemill generate --teacher http://127.0.0.1:8000/v1 --siblings 4 --out runs/pairs`\n\n"
     "Run the same command again to continue a run that was stopped or killed."
 )
 def generate(
@@ -44,6 +46,17 @@ def generate(
     environment: Annotated[
         list[str] | None, typer.Option(help="Only these: a built-in name, module:Class, or an MCP file. Repeatable.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="'scripted', a model for vLLM (folder or Hub name), or the URL of an endpoint. [default: scripted]")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Who plays the user: 'scripted', 'teacher', a model or a URL. [default: scripted]")
+    ] = None,
+    critic: Annotated[
+        str | None, typer.Option(help="Who judges beside the rules: 'none', 'teacher', a model or a URL. [default: none]")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="fast, balanced or thorough. [default: balanced]")] = None,
+    siblings: Annotated[int | None, typer.Option(help="Rollouts of each scenario, for preference pairs. [default: 1]")] = None,
     flaws: Annotated[float | None, typer.Option(help="Share of first drafts that the scripted teacher spoils. [default: 0.1]")] = None,
     constitution: Annotated[Path | None, typer.Option(help="Your own constitution file.")] = None,
     actors: Annotated[int | None, typer.Option(help="Ray actors. [default: one for each CPU]")] = None,
@@ -55,6 +68,7 @@ def generate(
 
     flags = {
         "accept": accept, "seed": seed, "flaws": flaws, "constitution": constitution, "actors": actors, "concurrency": concurrency,
+        "teacher": teacher, "user": user, "critic": critic, "mode": mode, "siblings": siblings,
         "kinds": dict.fromkeys(kind, 1.0) if kind else None,
         "environments": dict.fromkeys(environment, 1.0) if environment else None,
     }  # fmt: skip

@@ -13,6 +13,7 @@ import contextlib
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -28,17 +29,19 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import psutil
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from tracemill.config import Config
-from tracemill.errors import ClusterError
-from tracemill.job import build_pipeline, quarantined
+from tracemill.errors import ClusterError, ConfigError, TeacherDied, TracemillError
+from tracemill.job import build_pipeline, engines, quarantined
 from tracemill.writer import Parcel, Writer, pack
 
 BATCH = 32
 BATCH_SECONDS = 0.2
 LONELY_AFTER = 2  # deaths in company after which an index is run with nothing beside it
-MOST_STILLBORN = 10
+MOST_STILLBORN = 10  # actors in a row that die before they have begun
+MOST_REFUSED = 3  # actors in a row that say why they cannot begin
+MOST_LOST = 3  # tries of an index that is lost for a reason that may pass
 DROP_SECONDS = 10.0  # how long actors may take to close what their rollouts hold, when a run ends
 GIVEN_UP_AFTER = 3  # deaths alone after which it is quarantined
 
@@ -47,14 +50,15 @@ GIVEN_UP_AFTER = 3  # deaths alone after which it is quarantined
 class Miller:
     """Mills leases of indices. Several leases run side by side; the semaphore counts rollouts, not leases."""
 
-    def __init__(self, config: Config, concurrency: int) -> None:
-        self._pipeline = build_pipeline(config)
+    def __init__(self, config: Config, concurrency: int, actors: int) -> None:
+        self._pipeline = build_pipeline(config, actors=actors)
         gc.set_threshold(50_000, 50, 100)  # records hold no cycles: looking for them often costs a tenth of the time
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def pid(self) -> int:
-        return os.getpid()
+    async def begin(self) -> None:
+        """Get the teachers ready, which may take minutes. Raises ConfigError or TeacherError."""
+        await self._pipeline.start()
 
     async def mill(self, indices: list[int]) -> Any:
         """Yields lists of parcels as they get ready, at most BATCH at a time or what came in BATCH_SECONDS."""
@@ -81,10 +85,16 @@ class Miller:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pipeline.close()
 
     async def _one(self, index: int, ready: asyncio.Queue[Parcel]) -> None:
         async with self._slots:
-            ready.put_nowait(pack(await self._pipeline.mill(index)))
+            try:
+                ready.put_nowait(pack(await self._pipeline.mill(index)))
+            except TeacherDied as reason:
+                # Only a new process gets a new engine. The driver gives what is out to others.
+                print(f"tracemill: {reason}", file=sys.stderr, flush=True)
+                os._exit(1)
 
 
 @dataclass
@@ -147,6 +157,26 @@ def _workers_of(raylet: int) -> Iterator[psutil.Process]:
                 yield process
 
 
+def gpus_per_actor(config: Config) -> float:
+    """What each actor needs: as its engines say, or one for each part of a model where the cluster has any."""
+    there = _resources("GPU") > 0
+    return sum(one.gpus if one.gpus is not None else one.tensor_parallel if there else 0 for one in engines(config))
+
+
+def actors_for(config: Config) -> int:
+    """As many actors as there is room for: one for each share of the GPUs; without GPUs one engine, or one actor a core."""
+    if config.actors:
+        return config.actors
+    gpus = gpus_per_actor(config)
+    if gpus:
+        return max(1, int(_resources("GPU") / gpus))
+    return 1 if engines(config) else int(_resources("CPU"))
+
+
+def _resources(name: str) -> float:
+    return float(cast("Any", ray).cluster_resources().get(name, 0))
+
+
 def run(
     config: Config,
     writer: Writer,
@@ -156,7 +186,11 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
     give_up_after: int = 5000,
 ) -> str:
-    """Mill until the writer is full. Returns 'complete', 'stopped' or 'barren' (that many indices in a row rejected)."""
+    """Mill until the writer is full. Returns 'complete', 'stopped' or 'barren' (that many indices in a row rejected).
+
+    Raises ConfigError where a teacher does not take its settings, ClusterError where actors or their teachers do not begin, or
+    stop answering.
+    """
     return _Drive(config, writer, actors, on_progress, should_stop, give_up_after).run()
 
 
@@ -175,11 +209,16 @@ class _Drive:
         self._on_progress = on_progress
         self._should_stop = should_stop
         self._give_up_after = give_up_after
+        self._gpus = gpus_per_actor(config)
         self._stillborn = 0
+        self._refused = 0
+        self._actors = actors
         self._workers = [self._hire() for _ in range(actors)]
         self._next_index = 0
         self._returned: list[int] = []
         self._deaths: Counter[int] = Counter()
+        self._lost: Counter[int] = Counter()
+        self._lost_in_a_row = 0
         self._barren = 0
 
     def run(self) -> str:
@@ -203,8 +242,9 @@ class _Drive:
     def _hire(self) -> _Worker:
         # Leases of one index each, and one for the rest: more calls than that never wait in one actor.
         made: Any = Miller  # Ray's decorator is not typed as what it makes
-        actor = made.options(num_cpus=1, max_concurrency=self._config.concurrency + 8).remote(self._config, self._config.concurrency)
-        return _Worker(actor, actor.pid.remote())
+        options = made.options(num_cpus=1, num_gpus=self._gpus, max_concurrency=self._config.concurrency + 8)
+        actor = options.remote(self._config, self._config.concurrency, self._actors)
+        return _Worker(actor, actor.begin.remote())
 
     def _replace(self, worker: _Worker) -> None:
         """Another actor takes the place of one that is dead."""
@@ -227,7 +267,7 @@ class _Drive:
                     self._send(worker, indices)
 
     def _is_ready(self, worker: _Worker) -> bool:
-        """Whether the actor has begun. Raises ClusterError if actors cannot be made at all."""
+        """Whether the actor has begun. Raises ConfigError or ClusterError if none can be made that does."""
         if worker.awaited is None:
             return True
         ready, _ = ray.wait([worker.awaited], timeout=0.0)
@@ -235,13 +275,26 @@ class _Drive:
             return False
         try:
             ray.get(worker.awaited)
+        except RayTaskError as reason:
+            self._refused += 1
+            cause = reason.cause
+            if isinstance(cause, ConfigError):
+                raise cause from None
+            if self._refused > MOST_REFUSED or self._writer.tally.finished == 0:
+                evidence = cause.problems if isinstance(cause, TracemillError) else ()
+                said = cause.message if isinstance(cause, TracemillError) else str(cause)
+                raise ClusterError(f"an actor could not begin: {said}", evidence) from None
+            ray.kill(worker.actor)
+            self._replace(worker)
+            return False
         except RayError as reason:
             self._stillborn += 1
             if self._stillborn > MOST_STILLBORN:
                 raise ClusterError(f"{self._stillborn} actors in a row died before they had begun: {reason}") from reason
             self._replace(worker)
             return False
-        self._stillborn, worker.awaited = 0, None
+        self._stillborn = self._refused = 0
+        worker.awaited = None
         return True
 
     def _lease_alone(self, index: int) -> None:
@@ -297,10 +350,28 @@ class _Drive:
         for parcel in batch:
             worker.leases[stream].discard(parcel["index"])
             worker.returned += 1
+            if parcel["lost"] and self._try_again(parcel):
+                continue
+            self._lost_in_a_row = self._lost_in_a_row if parcel["lost"] else 0
             self._barren = 0 if parcel["trace"] else self._barren + 1
             self._writer.add(parcel)
         if not worker.leases[stream]:
             del worker.leases[stream]
+
+    def _try_again(self, parcel: Parcel) -> bool:
+        """Whether an index that was lost goes back to the queue. Raises ClusterError where nothing else comes any more."""
+        index, reason = parcel["index"], parcel["rejections"][-1]["reason"]
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row >= MOST_LOST * max(8, self._config.concurrency * len(self._workers)):
+            raise ClusterError(
+                f"the teacher gives no replies any more: {reason}", ["nothing is lost: run the same command again to continue"]
+            )
+        self._lost[index] += 1
+        if self._lost[index] >= MOST_LOST:
+            return False
+        if self._writer.wants(index):
+            self._returned.append(index)
+        return True
 
     def _bury(self, worker: _Worker) -> None:
         """The actor is dead: what it had goes back, and another takes its place."""
@@ -313,6 +384,8 @@ class _Drive:
         for index in lost:
             self._deaths[index] += 1
             if self._deaths[index] >= LONELY_AFTER + GIVEN_UP_AFTER:
-                self._writer.add(pack(quarantined(self._config, index, self._deaths[index])))
+                deaths = self._deaths[index]
+                reason = f"the actor died {deaths} times while it ran this scenario, the last times with nothing beside it"
+                self._writer.add(pack(quarantined(self._config, index, reason)))
             elif self._writer.wants(index):
                 self._returned.append(index)

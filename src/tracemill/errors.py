@@ -5,7 +5,9 @@
       SchemaError          (ValueError)    a record or a tool definition that does not conform
       ScenarioError        (ValueError)    a goal template that cannot be drawn, or a broken reference
       EnvironmentMissing   (LookupError)   no environment of that name
-      TeacherError         (RuntimeError)  a teacher gave no usable reply
+      TeacherError         (RuntimeError)  a teacher gave no reply
+        TeacherDied                        and will give no other: its engine is gone
+        ContextTooLong                     the conversation does not fit into its context
       ClusterError         (RuntimeError)  Ray that does not start or cannot be reached
       DatasetError         (ValueError)    an output folder that cannot be read, resumed or trusted
 
@@ -46,6 +48,14 @@ class EnvironmentMissing(TracemillError, LookupError):
 
 
 class TeacherError(TracemillError, RuntimeError):
+    pass
+
+
+class TeacherDied(TeacherError):
+    pass
+
+
+class ContextTooLong(TeacherError):
     pass
 
 

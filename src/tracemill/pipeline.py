@@ -5,20 +5,23 @@ Plain asyncio: no Ray, no files.
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tracemill.constitution.constitution import Constitution
-from tracemill.errors import ScenarioError, TeacherError
+from tracemill.criticism import asked, criticize
+from tracemill.errors import ScenarioError, TeacherDied, TeacherError
 from tracemill.generators import error_recovery
 from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.rollout import Budget, Rollout, rollout
 from tracemill.generators.scenario import Mix, kind_of, scenario
 from tracemill.generators.teachers.base import Teacher
-from tracemill.inspection import Finding, inspect
+from tracemill.inspection import Finding, Passed, inspect, unconstitutional
+from tracemill.siblings import Sibling, pairs
 from tracemill.trace import (
     AssistantMessage,
     Blame,
@@ -34,6 +37,7 @@ from tracemill.trace import (
 )  # fmt: skip
 
 REVISIONS = 2
+MOST_RAW = 100_000  # characters of a reply that could not be used which the ledger keeps
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Job:
     digest: str
     """Fingerprint of the config as far as it decides the content; part of every id."""
     budget: Budget = field(default_factory=Budget)
+    siblings: int = 1
+    """Rollouts of each scenario, from which the first that passes is taken."""
+    agreement: float = 0.0
+    """Share of traces on which a critic is asked also for what rules decide."""
 
     def id_of(self, index: int) -> str:
         return "tm-" + fingerprint([self.digest, self.seed, index])[:20]
@@ -58,6 +66,8 @@ class Milled:
     trace: Trace | None
     rejections: tuple[Rejection, ...] = ()
     preferences: tuple[Preference, ...] = ()
+    lost: bool = False
+    """For a reason that may pass, such as an endpoint that does not answer: it is worth another try."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +79,53 @@ class _Back:
     critique: str
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """One rollout and what the checks found. A rollout that did not end well has no trace."""
+
+    played: Rollout
+    sibling: int
+    attempt: int
+    trace: Trace | None
+    found: Passed | Finding
+
+
 class Pipeline:
-    def __init__(self, job: Job, agent: Teacher, user: Teacher, constitution: Constitution) -> None:
+    """Starting and closing it starts and closes its teachers."""
+
+    def __init__(self, job: Job, agent: Teacher, user: Teacher, constitution: Constitution, critic: Teacher | None = None) -> None:
         self.job = job
         self._agent = agent
         self._user = user
+        self._critic = critic
         self._constitution = constitution
 
+    async def start(self) -> None:
+        """Raises ConfigError or TeacherError where a teacher does not get ready."""
+        for teacher in self._teachers():
+            await teacher.start()
+
+    async def close(self) -> None:
+        for teacher in self._teachers():
+            await teacher.close()
+
+    def _teachers(self) -> list[Teacher]:
+        teachers = [self._agent, self._user, *([self._critic] if self._critic else [])]
+        return list({id(one): one for one in teachers}.values())
+
     async def mill(self, index: int) -> Milled:
-        """Everything that becomes of one index. Bad rollouts are data: what goes wrong is a rejection."""
+        """Everything that becomes of one index. Bad rollouts are data: what goes wrong is a rejection.
+
+        Raises TeacherDied where a teacher can do nothing more.
+        """
         try:
             return await self._mill(index)
         except ScenarioError as error:
             return Milled(index, None, (self._lost(index, "rollout", error.message, error.problems),))
+        except TeacherDied:
+            raise
+        except TeacherError as error:
+            return Milled(index, None, (self._lost(index, "infrastructure", error.message, error.problems),), lost=True)
         except Exception as error:  # noqa: BLE001 - a bug in a user's own teacher or environment costs one index, not its neighbours
             where = traceback.extract_tb(error.__traceback__)[-1]
             evidence = (f"{Path(where.filename).name}, line {where.lineno}, in {where.name}",)
@@ -90,61 +134,107 @@ class Pipeline:
     async def _mill(self, index: int) -> Milled:
         drawn = scenario(self.job.seed, index, self.job.mix)
         cls = environment(drawn.environment)
-        rejections: list[Rejection] = []
-        preferences: list[Preference] = []
-        usage = Usage()
-        messages: tuple[Message, ...] = ()
-        back: _Back | None = None
-        for attempt in range(REVISIONS + 1):
-            try:
-                played = await self._play(drawn, cls, messages, attempt, back)
-            except TeacherError as error:
-                rejections.append(self._reject(drawn, attempt, "rollout", "teacher", [str(error)], messages, final=True))
-                break
-            usage += played.usage
-            if played.stop != "done":
-                why = "the conversation did not end within its budget of turns and calls"
-                rejections.append(self._reject(drawn, attempt, "rollout", "agent", [why], played.messages, final=True))
-                break
-            trace = self._trace(drawn, cls, played, attempt)
-            found = await inspect(trace, cls, self._constitution)
-            if not isinstance(found, Finding):
-                if back is not None and any(v.principle == back.principle and v.passed for v in found.verdicts):
-                    preferences.append(self._pair(trace, messages, back, attempt))
-                checked = {
-                    "outcome": found.outcome,
-                    "state_digest": found.state_digest,
-                    "recovery": found.recovery,
-                    "verdicts": found.verdicts,
-                }
-                accepted = trace.model_copy(update={**checked, "usage": usage}).sealed()
-                return Milled(index, accepted, tuple(rejections), tuple(preferences))
-            last = attempt == REVISIONS
-            revisable = found.stage == "constitution" and not last
-            rejections.append(self._reject(drawn, attempt, found.stage, found.blame, found.problems, played.messages, final=not revisable))
+        drafts = await self._drafts(drawn, cls)
+        usage = sum((one.played.usage for one in drafts), Usage())
+        preferences = self._sibling_pairs(drawn, drafts)
+        best = _best(drafts)
+        failed = [one for one in drafts if one is not best and isinstance(one.found, Finding)]
+        rejections = [self._reject(drawn, one, final=False) for one in failed]
+        while isinstance(best.found, Finding):
+            revisable = best.found.stage == "constitution" and best.attempt < REVISIONS
+            rejections.append(self._reject(drawn, best, final=not revisable))
             if not revisable:
-                break
-            messages = played.messages
-            back = self._send_back(found)
-        rejections[-1] = rejections[-1].model_copy(update={"usage": usage})
-        return Milled(index, None, tuple(rejections))
+                rejections[-1] = rejections[-1].model_copy(update={"usage": usage})
+                return Milled(index, None, tuple(rejections), tuple(preferences))
+            back = self._send_back(best.found)
+            before, best = best, await self._draft(drawn, cls, best.sibling, best.attempt + 1, best.played.messages, back)
+            usage += best.played.usage
+            if best.trace and isinstance(best.found, Passed) and _mended(best.found, best.trace.messages, before.played.messages, back):
+                preferences.append(self._pair(best.trace, before.played.messages, back, best.attempt))
+        assert best.trace is not None
+        checked = {
+            "outcome": best.found.outcome,
+            "state_digest": best.found.state_digest,
+            "recovery": best.found.recovery,
+            "verdicts": best.found.verdicts,
+        }
+        accepted = best.trace.model_copy(update={**checked, "usage": usage}).sealed()
+        return Milled(index, accepted, tuple(rejections), tuple(preferences))
+
+    async def _drafts(self, drawn: Scenario, cls: type[Environment]) -> list[_Draft]:
+        """All siblings' first drafts, side by side."""
+        if self.job.siblings == 1:
+            return [await self._draft(drawn, cls, 0)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._draft(drawn, cls, sibling)) for sibling in range(self.job.siblings)]
+        except* Exception as several:  # noqa: BLE001 - raised on, bare
+            raise several.exceptions[0] from None  # the others were cancelled for it
+        return [task.result() for task in tasks]
+
+    async def _draft(
+        self, drawn: Scenario, cls: type[Environment], sibling: int, attempt: int = 0, before: tuple[Message, ...] = (), back: _Back | None = None
+    ) -> _Draft:  # fmt: skip
+        played = await self._play(drawn, cls, sibling, attempt, before, back)
+        if played.stop != "done":
+            blame: Blame = "user" if played.stop == "user" else "agent"
+            return _Draft(played, sibling, attempt, None, Finding("rollout", blame, (played.why,)))
+        trace = self._trace(drawn, cls, played, attempt)
+        found = await inspect(trace, cls, self._constitution)
+        if self._critic is not None:
+            found, spent = await self._criticized(self._critic, trace, found)
+            played = replace(played, usage=played.usage + spent)
+        return _Draft(played, sibling, attempt, trace, found)
 
     async def _play(
-        self, drawn: Scenario, cls: type[Environment], before: tuple[Message, ...], attempt: int, back: _Back | None
+        self, drawn: Scenario, cls: type[Environment], sibling: int, attempt: int, before: tuple[Message, ...], back: _Back | None
     ) -> Rollout:
         env = await cls.reset(drawn)
         try:
-            if back is None:
-                played = await rollout(drawn, env, self._agent, self._user, budget=self.job.budget)
-            else:
-                played = await rollout(
-                    drawn, env, self._agent, self._user, budget=self.job.budget,
-                    prefix=before[: back.at], revision=attempt, critique=back.critique,
-                )  # fmt: skip
-            _check_writable(played.messages)
-            return played
+            played = await rollout(
+                drawn, env, self._agent, self._user, budget=self.job.budget, sibling=sibling, revision=attempt,
+                prefix=before[: back.at] if back else (), critique=back.critique if back else "",
+            )  # fmt: skip
         finally:
             await env.close()
+        unwritable = _unwritable(played.messages)
+        if unwritable:
+            return replace(played, messages=(), stop="unusable", why=unwritable, raw=_escaped(played.messages))
+        return played
+
+    async def _criticized(self, critic: Teacher, trace: Trace, found: Passed | Finding) -> tuple[Passed | Finding, Usage]:
+        """The finding with the critic's verdicts beside those of the rules, for a trace that has come so far."""
+        passed = found if isinstance(found, Passed) else found.passed
+        if passed is None:
+            return found, Usage()
+        principles = asked(self._constitution, trace.scenario, self.job.agreement)
+        verdicts, usage = await criticize(critic, trace, principles, trace.revisions)
+        both = replace(passed, verdicts=passed.verdicts + verdicts)
+        decided = {one.principle for one in passed.verdicts}  # by a rule
+        broken = [one for one in both.verdicts if not one.passed and (one.by == "rule" or one.principle not in decided)]
+        return (unconstitutional(both, broken) if broken else both), usage
+
+    def _sibling_pairs(self, drawn: Scenario, drafts: Sequence[_Draft]) -> list[Preference]:
+        if len(drafts) == 1:
+            return []
+        siblings = [
+            Sibling(
+                one.played.messages,
+                isinstance(one.found, Passed),
+                one.played.troubled,
+                counts=isinstance(one.found, Passed) or one.found.blame == "agent",
+            )
+            for one in drafts
+        ]
+        id = self.job.id_of(drawn.index)
+        tools = environment(drawn.environment).offered(drawn.kind)
+        return [
+            Preference(
+                id=f"{id}.s{number}", trace=id, index=drawn.index, prompt=one.prompt, chosen=(one.chosen,), rejected=(one.rejected,),
+                tools=tools, source=one.source, margin=one.margin,
+            )
+            for number, one in enumerate(pairs(siblings), 1)
+        ]  # fmt: skip
 
     def _trace(self, drawn: Scenario, cls: type[Environment], played: Rollout, attempt: int) -> Trace:
         tools = cls.tools(drawn.kind)
@@ -169,7 +259,10 @@ class Pipeline:
 
     def _send_back(self, found: Finding) -> _Back:
         """Back to the first message that breaks a principle."""
-        worst = min((v for v in found.verdicts if v.at is not None), key=lambda v: v.at or 0, default=found.verdicts[0])
+        assert found.passed is not None
+        decided = {one.principle for one in found.passed.verdicts if one.by == "rule"}
+        broken = [one for one in found.passed.verdicts if not one.passed and (one.by == "rule" or one.principle not in decided)]
+        worst = min((v for v in broken if v.at is not None), key=lambda v: v.at or 0, default=broken[0])
         principle = self._constitution.principle(worst.principle)
         at = worst.at if worst.at is not None else 2
         return _Back(at, principle.id, f"{principle.revision}\n\nWhat was found: {worst.why}")
@@ -189,23 +282,26 @@ class Pipeline:
             margin=1.0,
         )
 
-    def _reject(
-        self, drawn: Scenario, attempt: int, stage: Stage, blame: Blame, problems: tuple[str, ...] | list[str],
-        messages: tuple[Message, ...], *, final: bool,
-    ) -> Rejection:  # fmt: skip
+    def _reject(self, drawn: Scenario, draft: _Draft, *, final: bool) -> Rejection:
+        found = draft.found
+        assert isinstance(found, Finding)
+        of_sibling = f"s{draft.sibling}." if draft.sibling else ""
         return Rejection(
-            id=f"{self.job.id_of(drawn.index)}.{attempt}",
+            id=f"{self.job.id_of(drawn.index)}.{of_sibling}{draft.attempt}",
             index=drawn.index,
-            attempt=attempt,
+            attempt=draft.attempt,
+            sibling=draft.sibling,
             kind=drawn.kind,
             environment=drawn.environment,
             template=drawn.template,
-            stage=stage,
-            reason=problems[0],
-            blame=blame,
+            stage=found.stage,
+            reason=found.problems[0],
+            blame=found.blame,
             final=final,
-            evidence=tuple(problems),
-            messages=messages,
+            evidence=found.problems,
+            messages=draft.played.messages,
+            raw=_escape(draft.played.raw[:MOST_RAW]),
+            verdicts=found.passed.verdicts if found.passed else (),
         )
 
     def _lost(self, index: int, stage: Stage, reason: str, evidence: tuple[str, ...]) -> Rejection:
@@ -213,12 +309,25 @@ class Pipeline:
         kind = kind_of(self.job.seed, index, self.job.mix)
         return Rejection(
             id=f"{self.job.id_of(index)}.0", index=index, attempt=0, kind=kind, environment="", template="",
-            stage=stage, reason=reason, blame="infrastructure", final=True, evidence=evidence,
+            stage=stage, reason=_escape(reason), blame="infrastructure", final=True, evidence=tuple(map(_escape, evidence)),
         )  # fmt: skip
 
 
-def _check_writable(messages: Sequence[Message]) -> None:
-    """Raises TeacherError for text that no file can hold, such as the half surrogate pairs that some models write."""
+def _best(drafts: Sequence[_Draft]) -> _Draft:
+    """The first that passes; else the first that a revision may mend; else the first."""
+    passed = next((one for one in drafts if isinstance(one.found, Passed)), None)
+    return passed or next((one for one in drafts if isinstance(one.found, Finding) and one.found.stage == "constitution"), drafts[0])
+
+
+def _mended(found: Passed, messages: Sequence[Message], draft: Sequence[Message], back: _Back) -> bool:
+    """Whether the principle is kept now by another message, and by one that had not to be written anew itself."""
+    kept = any(one.principle == back.principle and one.passed for one in found.verdicts)
+    new = messages[back.at]
+    return kept and isinstance(new, AssistantMessage) and new.train and new != draft[back.at]
+
+
+def _unwritable(messages: Sequence[Message]) -> str:
+    """What is wrong with text that no file can hold, such as the half surrogate pairs that some models write."""
     for at, message in enumerate(messages):
         texts = [message.content]
         try:
@@ -227,4 +336,14 @@ def _check_writable(messages: Sequence[Message]) -> None:
                 texts += [canonical(call.arguments) for call in message.tool_calls or ()]
             "".join(texts).encode()
         except ValueError as error:  # UnicodeEncodeError, or a number that is none
-            raise TeacherError(f"messages[{at}] cannot be written down: {error}") from error
+            return f"messages[{at}] cannot be written down: {error}"
+    return ""
+
+
+def _escaped(messages: Sequence[Message]) -> str:
+    return "\n".join(repr(message) for message in messages)
+
+
+def _escape(text: str) -> str:
+    """The text with what no file can hold spelled out."""
+    return text.encode(errors="backslashreplace").decode()

@@ -25,8 +25,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tracemill.columns import Row
+from tracemill.constitution.agreement import Agreement
+from tracemill.constitution.constitution import load_constitution
 from tracemill.errors import DatasetError
-from tracemill.trace import KINDS, Json, Outcome, is_error
+from tracemill.trace import KINDS, Json, Outcome, Verdict, is_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,11 +82,12 @@ def measure(out: Path) -> dict[str, Json]:
             "complete": run.get("complete"),
             "tracemill": run.get("tracemill"),
             "seed": run.get("config", {}).get("seed"),
-            "teacher": run.get("config", {}).get("teacher"),
+            "teacher": _model(run.get("config", {}).get("teacher")),
         },
         **traces.report(),
         "preference_pairs": sum(row_count(path) for path in part_files(out / "preferences")),
         "rejections": _rejections(part_files(out / "rejects")),
+        **({"critic": critic_agreement(out).plain()} if run.get("config", {}).get("critic", "none") != "none" else {}),
     }
 
 
@@ -152,6 +155,31 @@ def read_rows(path: Path, columns: Sequence[str], only: Collection[int] | None =
 
 def _unreadable(path: Path, reason: Exception) -> DatasetError:
     return DatasetError(f"{path} cannot be read: {' '.join(str(reason).split())[:200]}", ["the file is damaged, or no Parquet file"])
+
+
+def _model(teacher: Json) -> Json:
+    """The name of a teacher that is a model."""
+    return teacher.get("model") or teacher.get("url") if isinstance(teacher, dict) else teacher
+
+
+def critic_agreement(out: Path) -> Agreement:
+    """How far the critic of a run agrees with the rules, over accepted traces and over drafts that the rules refused.
+
+    A principle that no rule decides and that the critic has left without a verdict counts as a critique that could not be read.
+    """
+    constitution = load_constitution(read_run(out).get("config", {}).get("constitution"))
+    found = Agreement()
+    for path in [*trace_files(out), *part_files(out / "rejects")]:
+        for rows in read_rows(path, ("kind", "verdicts")):
+            for row in rows:
+                verdicts = [Verdict.model_validate_json(text) for text in row["verdicts"] or ()]
+                if not verdicts:
+                    continue  # it never came so far
+                found.add(verdicts)
+                judged = {one.principle for one in verdicts if one.by == "critic"}
+                asked = {one.id for one in constitution.principles if one.rule is None and row["kind"] in one.kinds}
+                found.unreadable += len(asked - judged)
+    return found
 
 
 # --- counting -----------------------------------------------------------------------------------------------
@@ -475,6 +503,8 @@ def _tables(report: Mapping[str, Json]) -> Iterator[RenderableType]:
         yield from _what(report)
         yield from _tool_tables(report["tools"], report["call_sequences"])
         yield from _texts(report)
+    if "critic" in report:
+        yield from _critic_tables(report["critic"])
     yield from _rejection_tables(report["rejections"])
 
 
@@ -592,6 +622,20 @@ def _rejection_tables(rejections: Mapping[str, Json]) -> Iterator[RenderableType
     for title, name in (("lost at", "stages"), ("to blame", "blame")):
         if rejections[name]:
             yield _note(f"{title}: " + ", ".join(f"{one} {number:,}" for one, number in rejections[name].items()))
+
+
+def _critic_tables(critic: Mapping[str, Json]) -> Iterator[RenderableType]:
+    overall = critic["overall"]
+    yield _heading("Critic against rules", f"{count_of(overall['judged'], 'judgement')}, {critic['unreadable']:,} critiques not readable")
+    if not overall["judged"]:
+        return
+    grid = _grid("principle", ">judged", ">both fail", ">critic only", ">rule only", ">precision", ">recall", ">kappa")
+    for name, one in [*critic["principles"].items(), ("all", overall)]:
+        shares = ("-" if one[key] is None else f"{one[key]:.2f}" for key in ("precision", "recall", "kappa"))
+        counts = (_count(one[key]) for key in ("judged", "both_failed", "critic_only", "rule_only"))
+        _row(grid, name, *counts, *shares, style="bold" if name == "all" else "")
+    yield _indented(grid)
+    yield _note("How far the critic's word can be trusted where no rule decides: kappa is 1 for full agreement, 0 for chance.")
 
 
 def _heading(title: str, about: str = "") -> Text:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Kind = Literal["tool_call", "goal_decomposition", "error_recovery"]
 KINDS: tuple[Kind, ...] = ("tool_call", "goal_decomposition", "error_recovery")
 Effect = Literal["read", "write", "irreversible"]
-Blame = Literal["agent", "tool", "user", "teacher", "infrastructure"]
+Blame = Literal["agent", "tool", "user", "infrastructure"]
 Stage = Literal["rollout", "schema", "replay", "goal", "proof", "constitution", "infrastructure"]
 Ending = Literal["done", "refused", "handed_over"]
 Json = Any  # a JSON value: None, bool, int, float, str, list or dict with string keys
@@ -327,15 +327,17 @@ class Scenario(Record):
 
 
 class Usage(Record):
-    """Tokens read and written; the scripted teacher counts four characters as one."""
+    """Tokens read and written, and what they cost; the scripted teacher counts four characters as one token."""
 
     prompt_tokens: int = Field(default=0, ge=0, description="Tokens read, summed over all requests.")
     completion_tokens: int = Field(default=0, ge=0, description="Tokens written.")
+    cost: float = Field(default=0.0, ge=0, description="By the prices in the config, in their currency.")
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
+            cost=self.cost + other.cost,
         )
 
 
@@ -477,8 +479,14 @@ class Preference(Record):
     chosen: tuple[AssistantMessage] = Field(description="One message.")
     rejected: tuple[AssistantMessage] = Field(description="One message.")
     tools: tuple[OfferedTool, ...]
-    source: str = Field(description="Where the pair came from: 'revision:PRINCIPLE'.")
-    margin: float = Field(description="By how much the chosen one is better, in the source's own unit.")
+    source: str = Field(
+        description="Where the pair came from: 'revision:PRINCIPLE' (draft and revision), or what sets two rollouts of one "
+        "scenario apart: 'recovery', 'ask', 'call', 'refuse', or else 'siblings'."
+    )
+    margin: float = Field(
+        description="By how much the chosen one is better: 1 for a revision, else the difference of the shares of rollouts "
+        "that succeeded after each."
+    )
 
 
 class Rejection(Record):
@@ -487,6 +495,7 @@ class Rejection(Record):
     id: str
     index: int = Field(ge=0)
     attempt: int = Field(ge=0, description="0 is the first draft; 1 and 2 its revisions.")
+    sibling: int = Field(default=0, ge=0, description="Which of several rollouts of the scenario it was.")
     kind: Kind
     environment: str = Field(description="Environment of the scenario; empty if none could be drawn.")
     template: str
@@ -496,4 +505,6 @@ class Rejection(Record):
     final: bool = Field(description="No further attempt was made: the scenario yields no trace.")
     evidence: tuple[str, ...] = Field(default=(), description="All findings; the reason is the first.")
     messages: tuple[Message, ...] = Field(default=(), description="The conversation as far as it came.")
+    raw: str = Field(default="", description="What was written last, where that could not be used; cut at 100,000 characters.")
+    verdicts: tuple[Verdict, ...] = Field(default=(), description="The constitution's findings, if it came so far.")
     usage: Usage = Field(default=Usage(), description="On the final rejection: all tokens that the scenario took.")

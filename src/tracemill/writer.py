@@ -37,7 +37,7 @@ FIRST_FLUSH = 5.0  # seconds; then doubled up to LAST_FLUSH, so that a long run 
 LAST_FLUSH = 120.0
 
 Parcel = dict[str, Any]
-"""What one index came to, encoded: {index, trace: row or None, rejections: [row], preferences: [row]}."""
+"""What one index came to, encoded: {index, trace: row or None, rejections: [row], preferences: [row], lost: bool}."""
 
 
 def pack(milled: Milled) -> Parcel:
@@ -47,6 +47,7 @@ def pack(milled: Milled) -> Parcel:
         "trace": to_row(milled.trace) if milled.trace else None,
         "rejections": [to_row(one) for one in milled.rejections],
         "preferences": [to_row(one) for one in milled.preferences],
+        "lost": milled.lost,
     }
 
 
@@ -57,23 +58,43 @@ class Tally:
     accepted: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     """Final rejections by stage."""
+    blamed: Counter[str] = field(default_factory=Counter)
+    """Final rejections by who is to blame."""
     revised: int = 0
+    """Drafts and siblings that were rejected without that being the end of the scenario."""
     preferences: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost: float = 0.0
 
     @property
     def finished(self) -> int:
         return self.accepted.total() + self.rejected.total()
 
-    def spend(self, usage: Mapping[str, int]) -> None:
+    def stages(self) -> Iterator[tuple[str, int, int]]:
+        """For each stage how many scenarios reached it, and how many ended there."""
+        left = self.finished
+        for stage in ("infrastructure", "rollout", "schema", "replay", "goal", "proof", "constitution"):
+            yield stage, left, self.rejected[stage]
+            left -= self.rejected[stage]
+
+    @property
+    def agent_yield(self) -> float | None:
+        """Share of accepted traces among those that the agent alone decided: what its users and its machines spoiled does not
+        count. None before the first."""
+        decided = self.accepted.total() + self.blamed["agent"]
+        return self.accepted.total() / decided if decided else None
+
+    def spend(self, usage: Mapping[str, Any]) -> None:
         self.prompt_tokens += usage.get("prompt_tokens", 0)
         self.completion_tokens += usage.get("completion_tokens", 0)
+        self.cost += usage.get("cost", 0.0)
 
     def plain(self) -> dict[str, Json]:
         return {
             "accepted": dict(self.accepted), "rejected": dict(self.rejected), "revised": self.revised,
             "preferences": self.preferences, "prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens,
+            "blamed": dict(self.blamed), "cost": round(self.cost, 6),
         }  # fmt: skip
 
 
@@ -245,6 +266,7 @@ class Writer:
     def _count_rejection(self, row: Row) -> None:
         if row["final"]:
             self.tally.rejected[row["stage"]] += 1
+            self.tally.blamed[row["blame"]] += 1
             self.tally.spend(json.loads(row["usage"]))
         else:
             self.tally.revised += 1
@@ -257,7 +279,7 @@ class Writer:
                 done[row["index"]] = kind
                 self.tally.spend(json.loads(row["usage"]))
         loose: list[tuple[int, str]] = []
-        for row in self._rejects.read(["index", "id", "final", "stage", "usage"]):
+        for row in self._rejects.read(["index", "id", "final", "stage", "blame", "usage"]):
             self._count_rejection(row)
             if row["final"]:
                 done[row["index"]] = ""

