@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tracemill.config import EndpointConfig
-from tracemill.errors import ConfigError, TeacherError
+from tracemill.errors import ConfigError, ContextTooLong
 from tracemill.generators.teachers.chat import Ask, Sampling
 from tracemill.generators.teachers.openai import OpenAIChat
 from tracemill.trace import AssistantMessage, FunctionCall, FunctionSpec, OfferedTool, SystemMessage, ToolCall, ToolMessage, UserMessage
