@@ -81,7 +81,7 @@ class Story:
         for at, message in enumerate(trace.messages):
             self._upto.append(length)
             if isinstance(message, AssistantMessage):
-                asked = not message.tool_calls and "?" in message.content
+                asked = message.train and not message.tool_calls and "?" in message.content
                 spoken, self.answered_at = message, at
                 if message.tool_calls:
                     calling.append((at, message))

@@ -23,7 +23,8 @@ def locate(scenario: Scenario, messages: Sequence[Message], troubled: Collection
     """
     made = moves(messages)
     wrong = tuple(at for at, m in enumerate(messages) if isinstance(m, AssistantMessage) and not m.train)
-    spoiled = {*wrong, *(move.at for move in made if move.id in troubled)}
+    # A wrong step that the scenario does not name, such as a call that is none, is no part of the trouble.
+    spoiled = {*(wrong if scenario.mistakes else ()), *(move.at for move in made if move.id in troubled)}
     if not spoiled:
         return None
     begin = min(spoiled)

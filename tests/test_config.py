@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracemill.config import DEFAULT_ENVIRONMENTS, Config, load_config
+from tracemill.config import DEFAULT_ENVIRONMENTS, Config, EndpointConfig, VllmConfig, load_config
 from tracemill.constitution.constitution import BUNDLED
 from tracemill.errors import ConfigError
 from tracemill.generators.environments.catalogue import BUILT_IN
@@ -81,9 +81,25 @@ def test_a_key_that_is_like_no_other_is_answered_with_all_there_are(tmp_path: Pa
         {"environments": ["store", 3]},
         {"worlds": 0},
         {"flaws": -0.1},
-        {"teacher": "gpt-none"},
+        {"teacher": "scriptd"},
+        {"teacher": "script"},
+        {"teacher": 5},
+        {"teacher": {}},
+        {"teacher": {"model": ""}},
+        {"teacher": {"model": "m", "temperature": 3}},
+        {"teacher": {"model": "m", "adapter": "mine"}},
+        {"teacher": {"model": "m", "adapters": {"mine": "no/such/folder"}}},
+        {"teacher": {"url": "ftp://there"}},
+        {"user": "teacher"},
+        {"critic": "teacher"},
+        {"critic": "teachr", "teacher": "m"},
+        {"siblings": 0},
+        {"siblings": 2},
+        {"agreement": 1.5},
+        {"mode": "slow"},
         {"budget": 3},
         {"budget": {"turns": 0}},
+        {"budget": {"repairs": -1}},
         {"concurrency": 0},
         {"actors": -1},
     ],
@@ -91,6 +107,61 @@ def test_a_key_that_is_like_no_other_is_answered_with_all_there_are(tmp_path: Pa
 )
 def test_a_bad_value_is_refused_by_its_name(tmp_path: Path, settings: dict[str, Any]) -> None:
     assert all(one.startswith(next(iter(settings))) for one in problems(tmp_path, settings))
+
+
+# --- who plays ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["teacher", "user", "critic"])
+def test_a_model_can_be_given_in_one_word(role: str) -> None:
+    assert getattr(Config(**{role: "Qwen/Qwen3-8B"}), role) == VllmConfig(model="Qwen/Qwen3-8B")
+    assert getattr(Config(**{role: "./models/mine"}), role) == VllmConfig(model="./models/mine")
+    for url in ("http://127.0.0.1:8000/v1", "https://there/v1"):
+        assert getattr(Config(**{role: url}), role) == EndpointConfig(url=url)
+
+
+def test_a_map_with_a_url_is_an_endpoint_and_any_other_an_engine() -> None:
+    assert Config(teacher={"url": "http://there/v1", "model": "m"}).teacher == EndpointConfig(url="http://there/v1", model="m")
+    assert Config(teacher={"model": "m", "tensor_parallel": 2}).teacher == VllmConfig(model="m", tensor_parallel=2)
+    assert Config(teacher="m", user="teacher", critic={"url": "http://there/v1"}).user == "teacher"
+    assert (Config().teacher, Config().user, Config().critic) == ("scripted", "scripted", "none")
+
+
+@pytest.mark.parametrize("slip", ["scriptd", "script", "Scripted", "scripted "])
+def test_a_slip_in_one_of_our_words_is_no_model(tmp_path: Path, slip: str) -> None:
+    (found,) = problems(tmp_path, {"teacher": slip})
+    assert found.startswith("teacher: expected one of scripted") and found.endswith("did you mean 'scripted'?")
+    (found,) = problems(tmp_path, {"user": "teachers", "teacher": "m"})
+    assert found == "user: expected one of scripted, teacher; got 'teachers'; did you mean 'teacher'?"
+
+
+@pytest.mark.parametrize("name", ["gpt-none", "my/scripted", "./script"])
+def test_a_model_may_have_a_name_somewhat_like_one_of_our_words(name: str) -> None:
+    assert Config(teacher=name, critic=name).critic == VllmConfig(model=name)
+
+
+@pytest.mark.parametrize("role", ["teacher", "user", "critic"])
+def test_unknown_keys_of_a_model_are_answered_with_the_nearest(tmp_path: Path, role: str) -> None:
+    (found,) = problems(tmp_path, {role: {"model": "m", "modle": "x"}})
+    assert found == f"{role}.modle: unknown key; did you mean 'model'?"
+    (found,) = problems(tmp_path, {role: {"url": "http://there", "retrys": 1}})
+    assert found == f"{role}.retrys: unknown key; did you mean 'retries'?"
+    (found,) = problems(tmp_path, {role: {"model": "m", "prices": {"prompts": 1}}})
+    assert found == f"{role}.prices.prompts: unknown key; did you mean 'prompt'?"
+    (found,) = problems(tmp_path, {role: {"model": "m", "retries": 1}})
+    assert found.startswith(f"{role}.retries: unknown key"), "it is one of endpoints alone"
+
+
+def test_what_does_not_go_together_is_told_by_the_setting_to_change(tmp_path: Path) -> None:
+    assert problems(tmp_path, {"siblings": 2}) == [
+        "siblings: the scripted teacher always says the same; siblings take a model as the teacher"
+    ]
+    (found,) = problems(tmp_path, {"user": "teacher"})
+    assert found == "user: 'teacher' takes a model as the teacher; the scripted one cannot play the user so"
+    assert problems(tmp_path, {"teacher": {"model": "m", "adapter": "a"}}) == ["teacher.adapter: there is no 'a' among the adapters []"]
+    (tmp_path / "lora").mkdir()
+    here = {"model": "m", "adapters": {"a": tmp_path / "lora"}, "adapter": "a"}
+    assert Config(teacher=here, siblings=2, critic="teacher").siblings == 2
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("- a", "expected a map"), ("a: [", "not valid YAML"), ("text", "expected a map")])
@@ -205,3 +276,48 @@ def test_a_job_takes_its_mix_and_budget_from_the_config() -> None:
     assert (job.budget.turns, job.budget.calls) == (7, 8)
     assert job.id_of(3) != job.id_of(4)
     assert job.id_of(3) != build_job(Config(seed=5)).id_of(3)
+
+
+ENGINE = {"model": "m", "temperature": 0.2, "engine": {"max_model_len": 4096}}
+ENDPOINT = {"url": "http://there/v1", "model": "m"}
+
+
+@pytest.mark.parametrize("role", ["teacher", "user", "critic"])
+def test_what_decides_what_a_model_says_is_part_of_the_digest(role: str) -> None:
+    changed: list[dict[str, Any]] = [
+        {},
+        {"model": "other"},
+        {"temperature": 0.3},
+        {"max_tokens": 99},
+        {"reasoning_steps": 0},
+        {"top_p": 0.9},
+        {"template_kwargs": {"enable_thinking": False}},
+        {"tool_parser": "hermes"},
+        {"reasoning_parser": "qwen3"},
+        {"guided_calls": True},
+        {"engine": {"max_model_len": 8192}},
+        {"engine": {"max_model_len": 4096, "quantization": "fp8"}},
+    ]
+    made = [digest(**{role: {**ENGINE, **one}}) for one in changed]
+    assert len({*made, digest()}) == len(made) + 1
+    assert digest(**{role: ENGINE}, mode="fast") != digest(**{role: ENGINE}), "the mode says what a model is not told by itself"
+    assert digest(**{role: ENDPOINT}) != digest(**{role: {**ENDPOINT, "model": "other"}})
+
+
+@pytest.mark.parametrize("role", ["teacher", "user", "critic"])
+def test_where_and_how_fast_a_model_runs_is_no_part_of_the_digest(role: str) -> None:
+    same = digest(**{role: ENGINE})
+    fast = {"gpu_memory_utilization": 0.5, "max_num_seqs": 4, "enforce_eager": True}
+    for one in ({"gpus": 1}, {"tensor_parallel": 2}, {"timeout": 5}, {"prices": {"prompt": 3}}, {"engine": {**ENGINE["engine"], **fast}}):  # type: ignore[dict-item]
+        assert digest(**{role: {**ENGINE, **one}}) == same, one
+    same = digest(**{role: ENDPOINT})
+    for one in ({"url": "http://elsewhere/v1"}, {"key_env": "KEY"}, {"retries": 1}, {"requests_per_minute": 3}, {"tokens_per_minute": 3}):
+        assert digest(**{role: {**ENDPOINT, **one}}) == same, one
+
+
+def test_siblings_and_agreement_are_part_of_the_digest_where_they_play_a_part() -> None:
+    assert digest(teacher=ENGINE, siblings=2) != digest(teacher=ENGINE)
+    assert digest(teacher=ENGINE, critic="teacher", agreement=0.5) != digest(teacher=ENGINE, critic="teacher")
+    assert digest(teacher=ENGINE, agreement=0.5) == digest(teacher=ENGINE)
+    assert digest(mode="fast") == digest(), "nothing that is said by a script follows from it"
+    assert digest(teacher=ENGINE, user="teacher") != digest(teacher=ENGINE)

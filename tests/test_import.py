@@ -64,7 +64,9 @@ def test_the_errors_are_these() -> None:
         "SchemaError",
         "ScenarioError",
         "EnvironmentMissing",
-        "TeacherError", "TeacherDied", "ContextTooLong",
+        "TeacherError",
+        "TeacherDied",
+        "ContextTooLong",
         "DatasetError",
     }
 

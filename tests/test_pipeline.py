@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import pytest
 
 from tracemill.constitution.constitution import load_constitution
-from tracemill.errors import TeacherError
+from tracemill.errors import TeacherDied, TeacherError
 from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.goal import Draft, goal
 from tracemill.generators.environments.tool import tool
-from tracemill.generators.rollout import Budget
+from tracemill.generators.rollout import NOTICE, Budget
 from tracemill.generators.scenario import Mix, place_of, scenario
 from tracemill.generators.teachers.base import Reply, Request, Teacher
 from tracemill.generators.teachers.scripted import ScriptedTeacher
@@ -197,7 +198,8 @@ def test_what_is_sent_back_comes_with_the_principle_and_what_was_found() -> None
     first_draft = [critique for revision, critique in teacher.critiques if revision == 0]
     second = [critique for revision, critique in teacher.critiques if revision == 1]
     assert set(first_draft) == {""}
-    (critique,) = set(second)
+    critique, *later = second
+    assert set(later) == {""}, "it is about one message: the next ones are written without it"
     assert critique.startswith(constitution().principle("transparent_reasoning").revision)
     assert "without saying why" in critique
 
@@ -217,20 +219,20 @@ def calls(name: str, **arguments: Json) -> Callable[[Request], Reply]:
 
 
 def first_tool(**arguments: Json) -> Callable[[Request], Reply]:
-    return lambda request: Reply(reasoning="hm", calls=(Call(tool=request.tools[0].name, arguments=arguments),))
+    return lambda request: Reply(reasoning="hm", calls=(Call(tool=request.tools[0].function.name, arguments=arguments),))
 
 
 NONSENSE: dict[str, tuple[Callable[[Request], Reply], Stage, Blame]] = {
-    "no reply": (raising(TeacherError("the server is gone")), "rollout", "teacher"),
+    "no reply": (raising(TeacherError("the server is gone")), "infrastructure", "infrastructure"),
     "a bug": (raising(KeyError("oops")), "infrastructure", "infrastructure"),
     "nothing": (lambda request: Reply(), "schema", "agent"),
     "only thoughts": (lambda request: Reply(reasoning="hm"), "schema", "agent"),
     "a premature end": (lambda request: Reply("All done.", "done"), "goal", "agent"),
     "unknown tools": (calls("no_such_tool"), "rollout", "agent"),
     "wrong arguments": (first_tool(x=[1, {"y": None}]), "rollout", "agent"),
-    "no number": (first_tool(x=float("nan")), "rollout", "teacher"),
-    "half a character": (lambda request: Reply("\ud83d"), "rollout", "teacher"),
-    "half a character in a call": (first_tool(x="\ud83d"), "rollout", "teacher"),
+    "no number": (first_tool(x=float("nan")), "rollout", "agent"),
+    "half a character": (lambda request: Reply("\ud83d"), "rollout", "agent"),
+    "half a character in a call": (first_tool(x="\ud83d"), "rollout", "agent"),
     "a hundred calls": (
         lambda request: Reply(reasoning="hm", calls=tuple(Call(tool="x", arguments={}) for _ in range(100))),
         "rollout",
@@ -281,8 +283,10 @@ def test_a_user_who_never_stops_talking_ends_in_a_rejection_at_the_budget() -> N
 
 
 def test_a_user_who_fails_ends_in_a_rejection() -> None:
-    (rejection,) = mill(0, user=FakeTeacher(raising(TeacherError("gone")))).rejections
-    assert (rejection.stage, rejection.blame, rejection.reason) == ("rollout", "teacher", "gone")
+    one = mill(0, user=FakeTeacher(raising(TeacherError("gone"))))
+    (rejection,) = one.rejections
+    assert (rejection.stage, rejection.blame, rejection.reason) == ("infrastructure", "infrastructure", "gone")
+    assert one.lost
 
 
 def test_the_budget_of_the_job_is_the_one_that_counts() -> None:
@@ -292,7 +296,9 @@ def test_the_budget_of_the_job_is_the_one_that_counts() -> None:
         assert rejection.stage == "rollout" and rejection.final
 
 
-def test_a_teacher_that_fails_while_it_revises_leaves_both_rejections() -> None:
+def test_a_teacher_that_fails_while_it_revises_loses_the_index_with_all_its_drafts() -> None:
+    """It is made again from the start, and then a draft that had been kept would be there twice."""
+
     class FakeQuitter(FakeReviser):
         async def reply(self, request: Request) -> Reply:
             if request.revision:
@@ -300,12 +306,76 @@ def test_a_teacher_that_fails_while_it_revises_leaves_both_rejections() -> None:
             return await super().reply(request)
 
     one = mill(first(SOUND, lambda s: len(s.steps) > 2), FakeQuitter(1))
-    assert one.trace is None
-    assert [(r.attempt, r.stage, r.blame, r.final) for r in one.rejections] == [
-        (0, "constitution", "agent", False),
-        (1, "rollout", "teacher", True),
-    ]
-    assert one.rejections[1].usage.completion_tokens > 0, "the draft has cost its tokens"
+    assert one.trace is None and one.lost
+    (rejection,) = one.rejections
+    assert (rejection.attempt, rejection.stage, rejection.blame, rejection.final) == (0, "infrastructure", "infrastructure", True)
+    assert rejection.reason == "no more"
+
+
+def test_only_what_may_pass_is_worth_another_try() -> None:
+    assert mill(0, FakeTeacher(raising(TeacherError("gone")))).lost
+    assert not mill(0, FakeTeacher(raising(KeyError("a bug")))).lost
+    assert not mill(0, FakeTeacher(lambda request: Reply("All done."))).lost
+    assert not mill(0).lost
+
+
+def test_a_teacher_that_has_died_is_no_matter_of_one_index() -> None:
+    for agent, user in ((FakeTeacher(raising(TeacherDied("the engine is gone"))), None), (None, FakeTeacher(raising(TeacherDied("gone"))))):
+        with pytest.raises(TeacherDied):
+            mill(0, agent, user)
+
+
+def test_what_could_not_be_written_down_is_in_the_ledger_spelled_out() -> None:
+    (rejection,) = mill(0, FakeTeacher(lambda request: Reply("\ud83d"))).rejections
+    assert rejection.messages == () and "\\ud83d" in rejection.raw
+    assert rejection.reason == "messages[2] cannot be written down: 'utf-8' codec can't encode character '\\ud83d' in position 0: " + (
+        "surrogates not allowed"
+    )
+
+
+@pytest.mark.parametrize("error", [TeacherError("it says \ud83d", ["and \ud83d"]), ValueError("it says \ud83d")], ids=repr)
+def test_an_error_with_words_that_no_file_can_hold_is_written_all_the_same(error: Exception) -> None:
+    one = mill(0, FakeTeacher(raising(error)))
+    assert "it says \\ud83d" in one.rejections[0].reason
+    assert pack(one)["rejections"]
+
+
+def test_a_teacher_that_plays_several_roles_is_started_and_closed_once() -> None:
+    class Ready(ScriptedTeacher):
+        def __init__(self) -> None:
+            super().__init__()
+            self.log: list[str] = []
+
+        async def start(self) -> None:
+            self.log.append("start")
+
+        async def close(self) -> None:
+            self.log.append("close")
+
+    async def run(pipeline: Pipeline) -> None:
+        await pipeline.start()
+        await pipeline.close()
+
+    one, other = Ready(), Ready()
+    asyncio.run(run(Pipeline(SOUND, one, one, constitution(), one)))
+    asyncio.run(run(Pipeline(SOUND, one, other, constitution())))
+    assert one.log == ["start", "close"] * 2 and other.log == ["start", "close"]
+
+
+def test_a_revision_that_had_to_be_repaired_itself_is_no_chosen_message() -> None:
+    """What stands where the draft was found fault with is then a wrong step."""
+
+    class Clumsy(FakeReviser):
+        async def reply(self, request: Request) -> Reply:
+            if request.critique and NOTICE not in request.messages[-1].content:
+                return Reply("<tool_call>{", problem="it is no call", raw="<tool_call>{")
+            mended = [m for m in request.messages if m.content != "<tool_call>{" and not m.content.startswith(NOTICE)]
+            return await super().reply(replace(request, messages=mended))
+
+    one = mill(first(SOUND, lambda s: len(s.steps) > 2), Clumsy(1))
+    assert one.trace is not None and one.trace.revisions == 1
+    assert [m.train for m in one.trace.messages if isinstance(m, AssistantMessage)].count(False) == 1
+    assert one.preferences == ()
 
 
 class Shaky(Environment):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracemill.siblings import Divergence, Sibling, pairs
+from tracemill.siblings import Divergence, Sibling, pairs, same_way
 from tracemill.trace import (
     AssistantMessage,
     FunctionCall,
@@ -53,8 +50,13 @@ def bad(*messages: Message, **more: Any) -> Sibling:
     return went(*messages, success=False, **more)
 
 
+def parted(*siblings: Sibling) -> list[Divergence]:
+    """The first is the accepted one."""
+    return list(pairs(siblings[0], siblings[1:]))
+
+
 def only(*siblings: Sibling) -> Divergence:
-    (found,) = pairs(siblings)
+    (found,) = parted(*siblings)
     return found
 
 
@@ -66,12 +68,10 @@ def test_the_message_that_led_to_the_goal_is_chosen_after_what_was_shared() -> N
     assert (found.prompt, found.chosen, found.rejected, found.margin) == (HEAD, LOOK, CANCEL, 1.0)
 
 
-def test_siblings_that_all_succeed_or_all_fail_or_never_part_teach_nothing() -> None:
-    assert list(pairs([])) == []
-    assert list(pairs([good(LOOK, DONE)])) == []
-    assert list(pairs([good(LOOK, DONE), good(CANCEL, DONE)])) == []
-    assert list(pairs([bad(LOOK, DONE), bad(CANCEL, DONE)])) == []
-    assert list(pairs([good(LOOK, DONE), bad(LOOK, DONE)])) == []
+def test_siblings_that_all_succeed_or_never_part_teach_nothing() -> None:
+    assert parted(good(LOOK, DONE)) == []
+    assert parted(good(LOOK, DONE), good(CANCEL, DONE)) == []
+    assert parted(good(LOOK, DONE), bad(LOOK, DONE)) == []
 
 
 def test_the_margin_is_the_difference_of_the_rates_of_success() -> None:
@@ -82,77 +82,57 @@ def test_the_margin_is_the_difference_of_the_rates_of_success() -> None:
     assert found.margin == pytest.approx(2 / 3)
 
 
-def test_thinking_and_wording_beside_the_same_calls_make_no_decision_of_their_own() -> None:
+def test_thinking_and_wording_beside_the_same_calls_part_nobody() -> None:
+    """Two samples hardly ever think in the same words: siblings go on together, and part where they do something else."""
     same = [call("get_order", order="W1", think=think, say=say) for think, say in (("Look first.", ""), ("Hm.", "One moment."))]
-    assert list(pairs([good(same[0], DONE), bad(same[1], DONE)])) == []
-    found = only(good(same[0], DONE), bad(same[1], DONE), bad(CANCEL, DONE))
-    assert found.margin == 0.5, "both wordings are the one decision to look"
-    assert found.chosen == same[0], "the wording that led to the goal"
+    assert parted(good(same[0], DONE), bad(same[1], DONE)) == []
+    seen = result("get_order")
+    found = only(good(same[0], seen, ASK, YES, DONE), bad(same[1], seen, GUESS))
+    assert (found.prompt, found.chosen, found.rejected) == ((*HEAD, same[0], seen), ASK, GUESS), "after the accepted one's own words"
+    assert only(good(same[0], DONE), bad(same[1], DONE), bad(CANCEL, DONE)).margin == 0.5
 
 
 def test_white_space_is_no_difference_in_words() -> None:
-    assert list(pairs([good(AssistantMessage(content="Done. ")), bad(AssistantMessage(content="Done."))])) == []
+    assert parted(good(AssistantMessage(content="Done. ")), bad(AssistantMessage(content="Done."))) == []
 
 
 def test_the_order_of_arguments_is_no_difference_in_a_call() -> None:
     one, other = call("move", a=1, b=2), call("move", b=2, a=1)
-    later = [good(one, result("move"), LOOK, DONE), bad(other, result("move"), CANCEL, DONE)]
-    assert [(len(found.prompt), found.chosen) for found in pairs(later)] == [(4, LOOK)]
+    found = only(good(one, result("move"), LOOK, DONE), bad(other, result("move"), CANCEL, DONE))
+    assert (len(found.prompt), found.chosen) == (4, LOOK)
 
 
-def test_every_point_where_siblings_part_gives_one_pair_the_earliest_first() -> None:
+def test_every_point_where_others_leave_the_accepted_way_gives_one_pair_the_earliest_first() -> None:
     seen = result("get_order")
-    siblings = [good(LOOK, seen, ASK, YES, DONE), bad(LOOK, seen, GUESS), bad(CANCEL, DONE), bad(REFUSE)]
-    assert [(len(found.prompt), found.chosen) for found in pairs(siblings)] == [(2, LOOK), (4, ASK)]
+    found = parted(good(LOOK, seen, ASK, YES, DONE), bad(LOOK, seen, GUESS), bad(CANCEL, DONE), bad(REFUSE))
+    assert [(len(one.prompt), one.chosen) for one in found] == [(2, LOOK), (4, ASK)]
 
 
-def test_the_earliest_point_comes_first_in_whichever_way_it_lies() -> None:
-    first, second = (LOOK, result("get_order")), (CANCEL, result("cancel_order"))
-    for short, long in ((first, second), (second, first)):
-        siblings = [good(*short, ASK), bad(*short, GUESS), good(*long, YES, ASK), bad(*long, YES, GUESS)]
-        assert [len(found.prompt) for found in pairs(siblings)] == [4, 5]
-
-
-def test_of_equal_decisions_the_one_that_more_siblings_took_is_paired() -> None:
+def test_the_decision_that_failed_most_often_is_rejected() -> None:
+    assert only(good(ASK), bad(LOOK, DONE), good(LOOK, DONE), bad(CANCEL, DONE)).rejected == CANCEL
     for often, seldom in ((LOOK, CANCEL), (CANCEL, LOOK)):
-        assert only(good(often, DONE), good(often, DONE), good(seldom, DONE), bad(GUESS)).chosen == often
-        assert only(bad(often, DONE), bad(often, DONE), bad(seldom, DONE), good(ASK)).rejected == often
+        assert only(good(ASK), bad(often, DONE), bad(often, DONE), bad(seldom, DONE)).rejected == often, "of equal ones the surer"
 
 
-def test_of_the_wordings_of_a_decision_the_better_is_chosen_and_the_worse_rejected() -> None:
-    for better, worse in (("a", "b"), ("b", "a")):
-        good_way, bad_way = ([call(tool, think=think) for think in (better, worse)] for tool in ("get_order", "cancel_order"))
-        siblings = [
-            *(good(good_way[0]), good(good_way[0]), good(good_way[1]), bad(good_way[1])),
-            *(good(bad_way[0]), bad(bad_way[0]), bad(bad_way[0]), bad(bad_way[1])),
-        ]
-        found = only(*siblings)
-        assert (found.chosen, found.rejected, found.margin) == (good_way[0], bad_way[1], 0.5)
-
-
-def test_of_messages_that_count_as_equal_the_same_one_is_taken_in_whatever_order_they_come() -> None:
-    one, other = call("move", a=1, b=2), call("move", b=2, a=1)
-    siblings = [good(one, result("move"), LOOK), bad(other, result("move"), CANCEL), good(other, result("move"), LOOK)]
-    texts = {json.dumps([m.plain() for m in only(*some).prompt]) for some in itertools.permutations(siblings)}
-    assert len(texts) == 1
+def test_what_the_accepted_one_did_is_chosen_only_if_it_did_better() -> None:
+    assert parted(good(LOOK, DONE), bad(LOOK, DONE), good(CANCEL, DONE)) == []
+    assert parted(good(LOOK, DONE), bad(LOOK, DONE), good(CANCEL, DONE), bad(CANCEL, DONE)) == [], "as often as the other"
 
 
 def test_what_the_user_or_a_tool_said_differently_parts_siblings_without_a_pair() -> None:
-    assert list(pairs([good(ASK, YES, DONE), bad(ASK, UserMessage(content="No idea."), DONE)])) == []
-    assert list(pairs([good(LOOK, result("get_order", "1"), DONE), bad(LOOK, result("get_order", "2"), GUESS)])) == []
+    assert parted(good(ASK, YES, DONE), bad(ASK, UserMessage(content="No idea."), DONE)) == []
+    assert parted(good(LOOK, result("get_order", "1"), DONE), bad(LOOK, result("get_order", "2"), GUESS)) == []
 
 
 def test_a_sibling_that_does_not_count_is_left_out() -> None:
-    assert list(pairs([good(LOOK, DONE), bad(CANCEL, DONE, counts=False)])) == []
+    assert parted(good(LOOK, DONE), bad(CANCEL, DONE, counts=False)) == []
     assert only(good(LOOK, DONE), bad(LOOK, DONE, counts=False), bad(CANCEL, DONE)).margin == 1.0
 
 
 def test_a_message_that_was_marked_wrong_can_be_rejected_and_never_chosen() -> None:
     wrong = call("get_order", order="W9", train=False)
     assert only(good(LOOK, DONE), bad(wrong, DONE)).rejected == wrong
-    assert list(pairs([good(wrong, DONE), bad(CANCEL, DONE)])) == []
-    found = only(good(wrong, DONE), good(LOOK, DONE), bad(LOOK, DONE), bad(CANCEL, DONE))
-    assert (found.chosen, found.margin) == (LOOK, 0.5), "the best that may be chosen"
+    assert parted(good(wrong, DONE), bad(CANCEL, DONE)) == []
 
 
 STRUCK = (LOOK, result("get_order", '{"error": {"code": "timeout"}}'))
@@ -206,38 +186,45 @@ def decision(message: AssistantMessage) -> str:
     return canonical([[one.name, one.arguments] for one in message.tool_calls or ()]) if message.tool_calls else message.content
 
 
-def took(siblings: Sequence[Sibling], prompt: tuple[Message, ...], message: AssistantMessage) -> list[Sibling]:
-    return [one for one in siblings if one.counts and one.messages[: len(prompt) + 1] == (*prompt, message)]
-
-
 @given(families(), st.randoms(use_true_random=False))
 @settings(max_examples=300, deadline=None)
-def test_every_pair_stands_between_a_success_and_a_failure_that_share_its_prompt(siblings: list[Sibling], rng: random.Random) -> None:
-    found = list(pairs(siblings))
+def test_every_pair_stands_between_the_accepted_one_and_a_failure_that_came_the_same_way(
+    siblings: list[Sibling], rng: random.Random
+) -> None:
+    accepted = next((one for one in siblings if one.success and one.counts), None)
+    if accepted is None:
+        return
+    others = [one for one in siblings if one is not accepted]
+    found = list(pairs(accepted, others))
     for one in found:
-        assert any(sibling.success for sibling in took(siblings, one.prompt, one.chosen))
-        assert any(not sibling.success for sibling in took(siblings, one.prompt, one.rejected))
+        at = len(one.prompt)
+        assert accepted.messages[: at + 1] == (*one.prompt, one.chosen)
+        assert any(
+            other.counts and not other.success and other.messages[at] == one.rejected and same_way(other.messages[:at], one.prompt)
+            for other in others
+            if len(other.messages) > at
+        )
         assert 0 < one.margin <= 1
         assert one.chosen.train and decision(one.chosen) != decision(one.rejected)
-    assert len({canonical([message.plain() for message in one.prompt]) for one in found}) == len(found), "one pair for each point"
-    shuffled = list(siblings)
-    rng.shuffle(shuffled)
-    assert list(pairs(shuffled)) == found
+    assert len({len(one.prompt) for one in found}) == len(found), "one pair for each point"
+    rng.shuffle(others)
+    assert list(pairs(accepted, others)) == found
 
 
 @given(families())
 @settings(max_examples=200, deadline=None)
-def test_two_messages_that_always_and_never_led_to_the_goal_are_not_overlooked(siblings: list[Sibling]) -> None:
-    """Wherever one decision always fails and another, that may be chosen, always succeeds, there is a pair of margin 1."""
-    found = {canonical([message.plain() for message in one.prompt]): one for one in pairs(siblings)}
-    counted = [one for one in siblings if one.counts]
-    for sibling in counted:
-        for at in range(2, len(sibling.messages)):
-            prompt = sibling.messages[:at]
-            ways: dict[str, list[tuple[bool, bool]]] = {}
-            for one in counted:
-                if one.messages[:at] == prompt and len(one.messages) > at and isinstance(message := one.messages[at], AssistantMessage):
-                    ways.setdefault(decision(message), []).append((one.success, message.train))
-            sure = any(all(success for success, _ in way) and any(train for _, train in way) for way in ways.values())
-            if sure and any(not any(success for success, _ in way) for way in ways.values()):
-                assert found[canonical([message.plain() for message in prompt])].margin == 1
+def test_a_decision_that_always_failed_beside_one_that_never_did_is_not_overlooked(siblings: list[Sibling]) -> None:
+    accepted = next((one for one in siblings if one.success and one.counts), None)
+    if accepted is None:
+        return
+    found = {len(one.prompt): one for one in pairs(accepted, [one for one in siblings if one is not accepted])}
+    for at in range(2, len(accepted.messages)):
+        chosen = accepted.messages[at]
+        ways: dict[str, list[bool]] = {}
+        for one in siblings:
+            if one.counts and len(one.messages) > at and same_way(one.messages[:at], accepted.messages[:at]):
+                if isinstance(message := one.messages[at], AssistantMessage):
+                    ways.setdefault(decision(message), []).append(one.success)
+        if isinstance(chosen, AssistantMessage) and chosen.train and all(ways[decision(chosen)]):
+            if any(not any(successes) for successes in ways.values()):
+                assert found[at].margin == 1

@@ -19,7 +19,7 @@ from tracemill.generators.teachers.base import Reply, Request
 from tracemill.generators.teachers.chat import Ask, ChatModel, Completion, RawCall, Sampling
 from tracemill.generators.teachers.simulated_user import USER_SCHEMA, read_user, user_messages
 from tracemill.schemas.check import nested_deeper
-from tracemill.trace import AssistantMessage, Call, Json, Message, SystemMessage, Usage, UserMessage, canonical, fingerprint
+from tracemill.trace import AssistantMessage, Call, Json, Message, SystemMessage, Usage, canonical, fingerprint
 
 LONGEST = 40_000  # characters of one message; a reply beyond that is no message
 MOST_CALLS = 16  # in one message
@@ -118,10 +118,6 @@ def _user_reply(completion: Completion, request: Request) -> Reply:
     say, done, problem = read_user(text, request)
     if problem:
         return Reply(problem=problem, raw=raw)
-    heard = {one.content for one in request.messages if isinstance(one, UserMessage)}
-    waiting = [one.says for one in request.scenario.interjections if one.says not in heard]
-    if done and waiting:
-        return Reply(text=waiting[0])  # the scenario has more to say than the one who plays it
     return Reply(text=say, done=done)
 
 

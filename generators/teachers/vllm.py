@@ -165,8 +165,11 @@ class VllmChat:
                 raise
             except Exception as reason:
                 causes = [line for line in said() if re.search(r"\w(Error|Exception): ", line)][-3:]
-                hint = "Out of memory? Lower engine.gpu_memory_utilization or engine.max_model_len, or raise tensor_parallel."
-                raise TeacherError(f"vLLM did not load {self._config.model!r}: {reason}", [*causes, hint]) from reason
+                if "memory" in f"{reason} {causes}".lower():
+                    causes.append(
+                        "too little memory? lower engine.gpu_memory_utilization or engine.max_model_len, or raise tensor_parallel"
+                    )
+                raise TeacherError(f"vLLM did not load {self._config.model!r}: {' '.join(str(reason).split())[:500]}", causes) from reason
 
     def _adapter(self) -> Any:
         from vllm.lora.request import LoRARequest

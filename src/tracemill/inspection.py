@@ -145,7 +145,7 @@ def _unfit(trace: Trace, recorded: Sequence[Move], done: Sequence[Done]) -> list
     found = of_kind(trace) if of_kind else []
     drifting = {fault.tool for fault in trace.scenario.faults if fault.kind == "schema_drift"}
     for move, now in zip(recorded, done, strict=True):
-        careless = now.result.code == "unknown_tool" or (now.result.code == "invalid_arguments" and move.call.tool not in drifting)
+        careless = move.call.tool not in trace.effects or (now.result.code == "invalid_arguments" and move.call.tool not in drifting)
         if careless and not move.wrong:
             found.append(f"messages[{move.at}]: {move.call.tool} is a wrong call and not marked as one")
     return found

@@ -136,8 +136,8 @@ class Pipeline:
         cls = environment(drawn.environment)
         drafts = await self._drafts(drawn, cls)
         usage = sum((one.played.usage for one in drafts), Usage())
-        preferences = self._sibling_pairs(drawn, drafts)
         best = _best(drafts)
+        preferences = self._sibling_pairs(drawn, best, drafts)
         failed = [one for one in drafts if one is not best and isinstance(one.found, Finding)]
         rejections = [self._reject(drawn, one, final=False) for one in failed]
         while isinstance(best.found, Finding):
@@ -214,26 +214,19 @@ class Pipeline:
         broken = [one for one in both.verdicts if not one.passed and (one.by == "rule" or one.principle not in decided)]
         return (unconstitutional(both, broken) if broken else both), usage
 
-    def _sibling_pairs(self, drawn: Scenario, drafts: Sequence[_Draft]) -> list[Preference]:
-        if len(drafts) == 1:
+    def _sibling_pairs(self, drawn: Scenario, best: _Draft, drafts: Sequence[_Draft]) -> list[Preference]:
+        """Pairs of what the best one did and what others did in its place, if it was accepted."""
+        if isinstance(best.found, Finding):
             return []
-        siblings = [
-            Sibling(
-                one.played.messages,
-                isinstance(one.found, Passed),
-                one.played.troubled,
-                counts=isinstance(one.found, Passed) or one.found.blame == "agent",
-            )
-            for one in drafts
-        ]
         id = self.job.id_of(drawn.index)
         tools = environment(drawn.environment).offered(drawn.kind)
+        others = [_sibling(one) for one in drafts if one is not best]
         return [
             Preference(
                 id=f"{id}.s{number}", trace=id, index=drawn.index, prompt=one.prompt, chosen=(one.chosen,), rejected=(one.rejected,),
                 tools=tools, source=one.source, margin=one.margin,
             )
-            for number, one in enumerate(pairs(siblings), 1)
+            for number, one in enumerate(pairs(_sibling(best), others), 1)
         ]  # fmt: skip
 
     def _trace(self, drawn: Scenario, cls: type[Environment], played: Rollout, attempt: int) -> Trace:
@@ -324,6 +317,12 @@ def _mended(found: Passed, messages: Sequence[Message], draft: Sequence[Message]
     kept = any(one.principle == back.principle and one.passed for one in found.verdicts)
     new = messages[back.at]
     return kept and isinstance(new, AssistantMessage) and new.train and new != draft[back.at]
+
+
+def _sibling(draft: _Draft) -> Sibling:
+    success = isinstance(draft.found, Passed)
+    failed = isinstance(draft.found, Finding) and draft.found.blame == "agent" and bool(draft.played.messages)
+    return Sibling(draft.played.messages, success, draft.played.troubled, counts=success or failed)
 
 
 def _unwritable(messages: Sequence[Message]) -> str:

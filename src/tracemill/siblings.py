@@ -1,13 +1,11 @@
 """Preference pairs from several rollouts of one scenario: where they part, and one way led to the goal more often.
 
-The conversations of siblings form a tree: they share their messages up to a point. What the agent does there is a
-decision; its rate of success is that of the siblings that took it.
+The conversations of siblings form a tree: they do the same and get the same results up to a point. What the agent does there
+is a decision; its rate of success is that of the siblings that took it.
 """
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,58 +38,39 @@ class Divergence:
     """Difference of the two decisions' rates of success, above 0 and at most 1."""
 
 
-Branch = list[Sibling]  # siblings that go the same way
+def pairs(accepted: Sibling, others: Sequence[Sibling]) -> Iterator[Divergence]:
+    """Where others part from the accepted one, the earliest points first; at most one pair for each point.
+
+    Chosen is always what the accepted one did, so that a pair can be checked against the trace it came from.
+    """
+    group = [accepted, *sorted((one for one in others if one.counts), key=lambda one: canonical([m.plain() for m in one.messages]))]
+    for at, chosen in enumerate(accepted.messages):
+        branches: dict[str, list[Sibling]] = {}
+        for one in group:
+            if at < len(one.messages):
+                branches.setdefault(move(one.messages[at]), []).append(one)
+        group = branches.pop(move(chosen))
+        ways = [branch for branch in branches.values() if isinstance(branch[0].messages[at], AssistantMessage)]
+        if isinstance(chosen, AssistantMessage) and chosen.train and ways:
+            worst = min(ways, key=lambda branch: (_rate(branch), -len(branch)))  # of equal ones the surer
+            if _rate(worst) < _rate(group):
+                rejected = next(one for one in worst if not one.success).messages[at]
+                assert isinstance(rejected, AssistantMessage)
+                troubled = {id for branch in (group, *ways) for one in branch for id in one.troubled}
+                prompt = accepted.messages[:at]
+                margin = float(_rate(group) - _rate(worst))
+                yield Divergence(prompt, chosen, rejected, _source(prompt, troubled, chosen, rejected), margin)
 
 
-def pairs(siblings: Sequence[Sibling]) -> Iterator[Divergence]:
-    """At most one pair for each point where siblings part, the earliest points first, whatever order they are given in."""
-    counted = sorted((one for one in siblings if one.counts), key=_text)
-    parting = deque([(0, counted)])
-    while parting:
-        at, group = parting.popleft()
-        branches = _branches(group, at)
-        found = _pair(branches, at)
-        if found is not None:
-            yield found
-        parting += [(at + 1, branch) for branch in branches if len(branch) > 1]
+def same_way(one: Sequence[Message], other: Sequence[Message]) -> bool:
+    """Whether two beginnings are of the same decisions with the same results, whatever was thought along with them."""
+    return len(one) == len(other) and all(move(a) == move(b) for a, b in zip(one, other, strict=True))
 
 
-def _text(one: Sibling) -> str:
-    """Orders siblings by what was said, to the last key: of messages that count as equal the first is taken."""
-    return json.dumps([message.plain() for message in one.messages])
-
-
-def _branches(group: Branch, at: int) -> list[Branch]:
-    """The siblings by their whole message there."""
-    found: dict[str, Branch] = {}
-    for one in group:
-        if at < len(one.messages):
-            found.setdefault(canonical(one.messages[at].plain()), []).append(one)
-    return list(found.values())
-
-
-def _pair(branches: list[Branch], at: int) -> Divergence | None:
-    """The best decision that may be chosen against the worst, each in its most telling wording."""
-    decisions: dict[str, list[tuple[AssistantMessage, Branch]]] = {}
-    for branch in branches:
-        message = branch[0].messages[at]
-        if isinstance(message, AssistantMessage):
-            decisions.setdefault(_decision(message), []).append((message, branch))
-    if len(decisions) < 2:
-        return None
-    takers = {key: [one for _, branch in wordings for one in branch] for key, wordings in decisions.items()}
-    rates = {key: _rate(siblings) for key, siblings in takers.items()}
-    # of equal ones the decision that more siblings took: its rate is the surer
-    ranked = sorted(decisions, key=lambda key: (-rates[key], -len(takers[key]), key))
-    good = next((key for key in ranked if any(_may_be_chosen(*wording) for wording in decisions[key])), None)
-    bad = min(decisions, key=lambda key: (rates[key], -len(takers[key]), key))
-    if good is None or rates[good] <= rates[bad]:
-        return None
-    chosen, taken = max((one for one in decisions[good] if _may_be_chosen(*one)), key=lambda one: _rate(one[1]))
-    rejected, _ = min(decisions[bad], key=lambda one: _rate(one[1]))
-    prompt = taken[0].messages[:at]
-    troubled = {id for branch in branches for one in branch for id in one.troubled}
-    return Divergence(prompt, chosen, rejected, _source(prompt, troubled, chosen, rejected), float(rates[good] - rates[bad]))
+def move(message: Message) -> str:
+    """What a message does. What the agent thinks along with it does not set it apart: two samples hardly ever think in the same
+    words, and most chat templates drop the thinking of earlier turns."""
+    return _decision(message) if isinstance(message, AssistantMessage) else canonical(message.plain())
 
 
 def _decision(message: AssistantMessage) -> str:
@@ -101,12 +80,11 @@ def _decision(message: AssistantMessage) -> str:
     return " ".join(message.content.split())
 
 
-def _rate(siblings: Branch) -> Fraction:
+def _rate(siblings: Sequence[Sibling]) -> Fraction:
     return Fraction(sum(one.success for one in siblings), len(siblings))
 
 
-def _may_be_chosen(message: AssistantMessage, branch: Branch) -> bool:
-    return message.train and any(one.success for one in branch)
+SOURCES = ("recovery", "ask", "call", "refuse", "siblings")
 
 
 def _source(prompt: tuple[Message, ...], troubled: set[str], chosen: AssistantMessage, rejected: AssistantMessage) -> str:

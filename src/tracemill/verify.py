@@ -31,12 +31,13 @@ from tracemill.config import Config
 from tracemill.constitution.constitution import Constitution, load_constitution
 from tracemill.errors import DatasetError, ScenarioError
 from tracemill.generators.environments.catalogue import environment
-from tracemill.generators.rollout import system_prompt
+from tracemill.generators.rollout import NOTICE, system_prompt
 from tracemill.generators.scenario import kind_of, scenario
 from tracemill.inspection import Finding, inspect
 from tracemill.job import build_job
 from tracemill.pipeline import Job
 from tracemill.schemas.check import Checker, Problem, record_schema
+from tracemill.siblings import SOURCES, same_way
 from tracemill.trace import (
     KINDS,
     AssistantMessage,
@@ -79,7 +80,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Line:
-    """What the parent needs of a row to see the whole. `drafts` is how many rejected ones a trace claims to have had."""
+    """What the parent needs of a row to see the whole.
+
+    `drafts` is how many rejected ones a trace claims to have had, or which attempt a rejection was.
+    """
 
     file: str
     id: str
@@ -219,7 +223,7 @@ def _check(out: Path, file: str, record: str, first: int) -> Checked:
 
 def _line(file: str, row: Row) -> Line:
     """What a broken row lacks is -1 here: that it is broken is said elsewhere."""
-    index, drafts = (one if isinstance(one, int) else -1 for one in (row.get("index"), row.get("revisions")))
+    index, drafts = (one if isinstance(one, int) else -1 for one in (row.get("index"), row.get("revisions", row.get("attempt"))))
     return Line(file, str(row.get("id")), index, str(row.get("kind")), drafts, row.get("final") is True)
 
 
@@ -393,10 +397,27 @@ def _given_messages(trace: Trace) -> Iterator[str]:
     ids = [call.id for _, call, _ in trace.calls()]
     if ids != [f"call_{number}" for number in range(1, len(ids) + 1)]:
         yield "the call ids are not call_1, call_2, ... in order"
-    wrong = [(call.name, call.arguments) for at, call, _ in trace.calls() if at in _out_of_loss(trace)]
-    named = [(one.call.tool, one.call.arguments) for one in drawn.mistakes for _ in range(one.times)]
-    if wrong != named or len(_out_of_loss(trace)) != len(named):
-        yield f"messages out of the loss are {_out_of_loss(trace)}, which are not the {len(named)} wrong steps of the scenario"
+    yield from _wrong_steps(trace)
+
+
+def _wrong_steps(trace: Trace) -> Iterator[str]:
+    """A script makes the mistakes that its scenario names. A model makes its own: what could not be carried out, and said so."""
+    out_of_loss = _out_of_loss(trace)
+    named = [(one.call.tool, one.call.arguments) for one in trace.scenario.mistakes for _ in range(one.times)]
+    if named:
+        wrong = [(call.name, call.arguments) for at, call, _ in trace.calls() if at in out_of_loss]
+        if wrong != named or len(out_of_loss) != len(named):
+            yield f"messages out of the loss are {out_of_loss}, which are not the {len(named)} wrong steps of the scenario"
+        return
+    offered = {tool.function.name for tool in trace.tools}
+    careless = {
+        at for at, call, result in trace.calls() if call.name not in offered or (result and '"code": "invalid_arguments"' in result.content)
+    }
+    notices = {at for at, one in enumerate(trace.messages) if isinstance(one, UserMessage) and one.content.startswith(NOTICE)}
+    yield from (
+        f"messages[{at}] is out of the loss, and nothing is wrong with it" for at in out_of_loss if not {at, at + 1} & (careless | notices)
+    )
+    yield from (f"messages[{at}] is a notice about a message that is not out of the loss" for at in notices if at - 1 not in out_of_loss)
 
 
 def _out_of_loss(trace: Trace) -> list[int]:
@@ -410,7 +431,8 @@ def _unlike(record: Trace | Rejection, drawn: Scenario, names: Iterable[str]) ->
 
 
 def _rejection_problems(rejection: Rejection, job: Job) -> Iterator[tuple[str, str]]:
-    expected = f"{job.id_of(rejection.index)}.{rejection.attempt}"
+    of_sibling = f"s{rejection.sibling}." if rejection.sibling else ""
+    expected = f"{job.id_of(rejection.index)}.{of_sibling}{rejection.attempt}"
     if rejection.id != expected:
         yield "id", f"expected {expected}"
     if rejection.environment:  # none where the scenario could not be drawn, or its actor died
@@ -427,13 +449,27 @@ def _preference_problems(pair: Preference, siblings: list[Record]) -> Iterator[s
         yield f"prompt and chosen are not the beginning of {pair.trace}"
     if pair.tools != trace.tools:
         yield f"the tools are not those of {pair.trace}"
+    ledger = [one for one in siblings if isinstance(one, Rejection)]
+    yield from _revised_problems(pair, trace, ledger) if pair.source.startswith("revision:") else _parted_problems(pair, trace, ledger)
+
+
+def _revised_problems(pair: Preference, trace: Trace, ledger: list[Rejection]) -> Iterator[str]:
+    at = len(pair.prompt)
     if (pair.id, pair.margin) != (f"{trace.id}.p{trace.revisions}", 1.0):
         yield f"expected {trace.id}.p{trace.revisions} with a margin of 1, found {pair.id} with one of {pair.margin:g}"
-    drafts = [one for one in siblings if isinstance(one, Rejection) and (*pair.prompt, *pair.rejected) == one.messages[: at + 1]]
+    drafts = [one for one in ledger if (*pair.prompt, *pair.rejected) == one.messages[: at + 1]]
     if not drafts:
         yield "the rejected message is in no draft of the ledger"
     elif not any(f"revision:{found.split(' ')[0]}" == pair.source for one in drafts for found in one.evidence):
         yield f"no draft of the ledger broke what the pair names: {pair.source}"
+
+
+def _parted_problems(pair: Preference, trace: Trace, ledger: list[Rejection]) -> Iterator[str]:
+    at = len(pair.prompt)
+    if pair.source not in SOURCES or not 0 < pair.margin <= 1 or not pair.id.startswith(f"{trace.id}.s"):
+        yield f"expected {trace.id}.sN with a margin above 0 and at most 1 and a source of {', '.join(SOURCES)}; found {pair.id}, {pair.margin:g}, {pair.source}"
+    if not any(one.messages[at : at + 1] == pair.rejected and same_way(pair.prompt, one.messages[:at]) for one in ledger):
+        yield "the rejected message is in no sibling of the ledger that came the same way"
 
 
 def _siblings(out: Path, indices: set[Any]) -> dict[int, list[Record]]:
@@ -467,10 +503,17 @@ def _whole(config: Config, job: Job, run: dict[str, Any], lines: list[Line]) -> 
             yield Fault(place, -1, id, "id", f"it is there {number} times")
     traces = {line.index: line for line in lines if line.file.startswith("data/")}
     ledger = [line for line in lines if line.file.startswith("rejects/")]
-    drafts = Counter(line.index for line in ledger if not line.final)
+    drafts: dict[int, list[int]] = {}
+    for line in ledger:
+        if not line.final:
+            drafts.setdefault(line.index, []).append(line.drafts)
     for index, line in traces.items():
-        if line.drafts != drafts[index]:
-            yield Fault(line.file, -1, line.id, "ledger", f"revisions is {line.drafts}, but the ledger holds {drafts[index]} of its drafts")
+        # each revision has its draft in the ledger; beside the first one there may be siblings that failed
+        beside = config.siblings - (line.drafts == 0)
+        attempts = sorted(drafts.get(index, []))
+        first = attempts.count(0)
+        if attempts[first:] != list(range(1, line.drafts)) or first > beside or (line.drafts and not first):
+            yield Fault(line.file, -1, line.id, "ledger", f"revisions is {line.drafts}, but the ledger holds its drafts {attempts}")
     if not run.get("complete"):
         return
     counts = Counter(line.kind for line in traces.values())

@@ -312,7 +312,8 @@ class Writer:
                 )
             return
         before = json.loads(path.read_text(encoding="utf-8"))
-        if before.get("digest") != self._run.get("digest"):
+        made = next(self.out.glob("**/part-*.parquet"), None) or any(path.stat().st_size for path in self.out.glob(".spool/*.jsonl"))
+        if made and before.get("digest") != self._run.get("digest"):
             raise DatasetError(
                 f"{self.out} holds a run of another config: continue it with that config, or choose another --out",
                 changes(before.get("config", {}), self._run.get("config", {})),
