@@ -151,6 +151,12 @@ async def test_a_reply_ends_where_the_context_does(chat: VllmChat) -> None:
     assert reply.usage.completion_tokens <= room
 
 
+async def test_many_long_prompts_at_once_do_not_kill_the_engine(chat: VllmChat) -> None:
+    """More tokens than one step of the engine takes. On a CPU a seeded request whose prompt is read in two steps is its end."""
+    asks = [Ask((UserMessage(content=f"{number} " + "parcel " * 900),), Sampling(0.8, 4), number) for number in range(24)]
+    assert len(await asyncio.gather(*(chat.complete(one) for one in asks))) == 24
+
+
 async def test_odd_text_can_be_asked(chat: VllmChat) -> None:
     for text in ("", "\x00", "\u202e\ufeff", "<|im_end|>", "{{ 7 * 7 }}", "🦜" * 50):
         assert isinstance(await chat.complete(Ask((UserMessage(content=text),), SAMPLING, 0)), Completion)
@@ -244,11 +250,12 @@ async def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_a_killed_engine_is_a_dead_teacher(model: Path) -> None:
     """The real process of the engine, with requests under way."""
-    made = VllmChat(VllmConfig(model=str(model), engine=ENGINE), concurrency=8)
+    made = VllmChat(VllmConfig(model=str(model), engine=ENGINE, reasoning_parser="qwen3"), concurrency=8)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     await made.start()
     cores = [p for p in psutil.Process().children(recursive=True) if p.pid not in before and "EngineCore" in p.name()]
     assert len(cores) == 1
+    assert made._family.read("<think>Hm.</think>In Oslo.", Ask(TALK, SAMPLING, 0)) == ("In Oslo.", "Hm.", ())
     asks = [asyncio.create_task(made.complete(Ask(TALK, Sampling(0.8, 900), seed))) for seed in range(8)]
     await asyncio.sleep(0.3)
     cores[0].kill()

@@ -27,6 +27,8 @@ KEPT = 2_000  # characters of a reply that cannot be used which stay in the conv
 GLIMPSE = 200  # the same of one that is better not seen again: it would only be taken up
 SILENCE = "(no content)"  # what stands for a reply that is empty
 UNWRITABLE = re.compile(r"[\ud800-\udfff\x00-\x08\x0e-\x1f]")
+TOKENS = re.compile(r"<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>]{1,40}｜>")
+"""What begins and ends messages in chat templates: shown again, it would be read as such."""
 MARKUP = re.compile(r"</?tool_call>|<\|tool_call|<\|python_tag\|>|\[TOOL_CALLS\]|<function=|<invoke |<｜tool▁call|</?think>")
 """What is left in a text when a parser could not read a tool call, or thinking that never ended."""
 NUMBERS = {1: "one short step", 2: "two short steps", 3: "three short steps"}
@@ -93,7 +95,8 @@ def _agent_reply(completion: Completion, request: Request) -> Reply:
     raw = _raw(completion)
     problem = _unwritable(raw) or _unreasonable(raw)
     if problem:
-        return Reply(text=UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", _shortened(raw, GLIMPSE)), problem=problem, raw=raw)
+        glimpse = TOKENS.sub("", UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", _shortened(raw, GLIMPSE)))
+        return Reply(text=glimpse if glimpse.strip() else SILENCE, problem=problem, raw=raw)
     if completion.cut:
         problem = "it was cut off before its end: write less"
     calls, wrong_calls = _calls(completion.calls)
@@ -180,7 +183,9 @@ def _unwritable(raw: str) -> str:
     """Text that no file can hold and no model can be shown again."""
     if re.search("[\ud800-\udfff\N{REPLACEMENT CHARACTER}]", raw):
         return "it holds broken characters"
-    return "it holds control characters" if UNWRITABLE.search(raw) else ""
+    if UNWRITABLE.search(raw):
+        return "it holds control characters"
+    return "it holds control tokens of a chat template" if TOKENS.search(raw) else ""
 
 
 def _unreasonable(raw: str) -> str:

@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ class VllmChat:
         self._renderer: Any = None
         self._engine: Any = None
         self._lora: Any = None
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the engine
+        """What the engine's process says on standard error."""
 
     @property
     def name(self) -> str:
@@ -56,6 +58,7 @@ class VllmChat:
         """
         check_version()
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("DO_NOT_TRACK", "1")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; of no meaning on GPUs
@@ -78,6 +81,7 @@ class VllmChat:
         if self._renderer is not None:
             self._renderer.shutdown()
         self._engine = self._renderer = None
+        self._said.close()
 
     async def complete(self, ask: Ask) -> Completion:
         from vllm.exceptions import VLLMClientError
@@ -92,7 +96,7 @@ class VllmChat:
                 raise TeacherDied(f"the engine has finished nothing for {self._config.timeout:.0f} s: it hangs") from reason
             raise TeacherError(f"no reply within {self._config.timeout:.0f} s (teacher.timeout)") from reason
         except EngineDeadError as reason:
-            raise TeacherDied(f"the engine is dead: {reason.__cause__ or reason}") from reason
+            raise TeacherDied("the engine is dead", self._last_errors()) from reason
         except VLLMClientError as reason:
             raise TeacherError(f"vLLM refused the request: {' '.join(str(reason).split())[:500]}") from reason
         self._progress = time.monotonic()
@@ -135,6 +139,8 @@ class VllmChat:
 
     def _arguments(self) -> Any:
         from vllm import AsyncEngineArgs
+        from vllm.config import StructuredOutputsConfig
+        from vllm.platforms import current_platform
 
         config = self._config
         arguments: dict[str, Any] = {
@@ -144,10 +150,14 @@ class VllmChat:
             "max_num_seqs": self._concurrency,
             "disable_log_stats": True,
             # white space without end is what a weak model fills JSON with
-            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+            "structured_outputs_config": StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
         }
         if config.reasoning_parser:
             arguments["reasoning_parser"] = config.reasoning_parser
+        if current_platform.is_cpu():
+            # A prompt that is read in two steps kills the engine there if its request has a seed: vLLM 0.32 turns back the
+            # generator's offset (gpu_model_runner.py), which one on a CPU has not.
+            arguments["enable_chunked_prefill"] = False
         if config.adapters:
             arguments |= {"enable_lora": True, "max_loras": 1}
         try:
@@ -157,19 +167,26 @@ class VllmChat:
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:
-        """Turns what goes wrong into a TeacherError, with the last errors that the engine's own process told."""
-        with _overheard() as said:
+        """Turns what goes wrong into a TeacherError."""
+        with _deflected(self._said.fileno()):
             try:
                 yield
             except ConfigError:
                 raise
             except Exception as reason:
-                causes = [line for line in said() if re.search(r"\w(Error|Exception): ", line)][-3:]
+                causes = self._last_errors()
                 if "memory" in f"{reason} {causes}".lower():
                     causes.append(
                         "too little memory? lower engine.gpu_memory_utilization or engine.max_model_len, or raise tensor_parallel"
                     )
                 raise TeacherError(f"vLLM did not load {self._config.model!r}: {' '.join(str(reason).split())[:500]}", causes) from reason
+
+    def _last_errors(self) -> list[str]:
+        """Of the engine's own process, which tells them to its standard error alone."""
+        sys.stderr.flush()
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").splitlines()
+        return [line[:300] for line in lines if re.search(r"\w(Error|Exception|Interrupt): ", line)][-3:]
 
     def _adapter(self) -> Any:
         from vllm.lora.request import LoRARequest
@@ -198,22 +215,14 @@ def check_version() -> None:
 
 
 @contextlib.contextmanager
-def _overheard() -> Iterator[Callable[[], list[str]]]:
-    """What is written to standard error meanwhile, by this process and those that it starts: an engine that fails tells its
-    reason there alone."""
-    with tempfile.TemporaryFile("w+", errors="replace") as file:
+def _deflected(to: int) -> Iterator[None]:
+    """Standard error goes to this file meanwhile: of this process, and for good of those that it starts."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    os.dup2(to, 2)
+    try:
+        yield
+    finally:
         sys.stderr.flush()
-        before = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def said() -> list[str]:
-            sys.stderr.flush()
-            file.seek(0)
-            return file.read().splitlines()
-
-        try:
-            yield said
-        finally:
-            sys.stderr.flush()
-            os.dup2(before, 2)
-            os.close(before)
+        os.dup2(before, 2)
+        os.close(before)

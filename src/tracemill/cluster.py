@@ -135,7 +135,9 @@ def start(*, address: str | None = None, cpus: int | None = None, on_loss: Calla
 
 
 def _raylet() -> psutil.Process:
-    return next(child for child in psutil.Process().children(recursive=True) if child.name() == "raylet")
+    """The one of this Ray: a run that has begun again in place is still the parent of the one that died."""
+    children = psutil.Process().children(recursive=True)
+    return next(child for child in children if child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE)
 
 
 def _watch(raylet: psutil.Process, on_loss: Callable[[], None]) -> None:

@@ -42,24 +42,32 @@ def generate(config: Config, out: Path, *, ray_address: str | None = None) -> in
         console.print(f"Continuing {escape(str(out))}: {before:,} of {sum(quotas.values()):,} are there.", highlight=False)
     ending = "complete"
     started = time.monotonic()
+    stop = _Stop()
     if not writer.full:
         console.print(Text("Starting Ray …", style="dim"))
         from tracemill import cluster
 
-        cluster.start(address=ray_address, cpus=max(os.cpu_count() or 1, config.actors), on_loss=_begin_again)
+        cluster.start(address=ray_address, cpus=max(os.cpu_count() or 1, config.actors), on_loss=lambda: _begin_again(stop))
         actors = cluster.actors_for(config)
         for engine in engines(config):
             console.print(Text(f"Loading {engine.model} with vLLM in {actors} actor(s) …", style="dim"))
         view = View(console, writer, quotas, actors * config.concurrency)
-        with _stoppable() as stop, view:
+        with _stoppable(stop), view:
             ending = cluster.run(config, writer, actors=actors, on_progress=view.update, should_stop=stop.is_set)
     writer.close()
     _summary(console, config, out, writer, ending, before, time.monotonic() - started)
     return {"complete": 0, "barren": 1, "stopped": 130}[ending]
 
 
-def _begin_again() -> None:
-    """Ray has died under a run whose main thread hangs in it: continue the run in a fresh process, in place of this."""
+def _begin_again(stop: _Stop) -> None:
+    """Ray has died under a run whose main thread hangs in it: continue the run in a fresh process, in place of this.
+
+    A signal to the whole process group ends Ray too; then the run was to stop.
+    """
+    time.sleep(0.2)  # the signal may reach Ray first
+    if stop.is_set():
+        print("Stopped. Nothing is lost; run the same command again to continue.", file=sys.stderr, flush=True)
+        os._exit(130)
     times = int(os.environ.get(RESTARTS, "0")) + 1
     if times > MOST_RESTARTS:
         print(f"error: Ray has died {times} times. Nothing is lost: run the same command again.", file=sys.stderr, flush=True)
@@ -83,12 +91,11 @@ class _Stop:
 
 
 @contextmanager
-def _stoppable() -> Iterator[_Stop]:
+def _stoppable(stop: _Stop) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run after the batch at hand."""
-    stop = _Stop()
     before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
