@@ -153,7 +153,7 @@ async def test_a_reply_ends_where_the_context_does(chat: VllmChat) -> None:
 
 async def test_many_long_prompts_at_once_do_not_kill_the_engine(chat: VllmChat) -> None:
     """More tokens than one step of the engine takes. On a CPU a seeded request whose prompt is read in two steps is its end."""
-    asks = [Ask((UserMessage(content=f"{number} " + "parcel " * 900),), Sampling(0.8, 4), number) for number in range(24)]
+    asks = [Ask((UserMessage(content=f"{number} " + "parcel " * 300),), Sampling(0.8, 4), number) for number in range(24)]
     assert len(await asyncio.gather(*(chat.complete(one) for one in asks))) == 24
 
 
