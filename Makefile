@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt
 OUT ?= runs/demo
 
-.PHONY: help install dev demo test test-slow lint format bench schemas clean
+.PHONY: help install dev demo test test-slow lint format bench bench-models schemas clean
 
 help:
 	@echo "make demo       make 300 verified traces of all kinds, check them, and show where they are"
@@ -14,6 +14,7 @@ help:
 	@echo "make install    only the environment ($(VENV)); make dev: with what the tests need"
 	@echo "make lint       ruff and mypy; make format: let ruff format"
 	@echo "make bench      traces per second and core, memory, resume, Ray's overhead"
+	@echo "make bench-models  the pipeline against the bare engine, our client against other tools, a tiny model that acts"
 	@echo "make schemas    write schemas/*.schema.json from the types"
 
 $(BIN)/uv:
@@ -59,6 +60,11 @@ format: dev
 bench: dev
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/scale.py
+
+bench-models: dev
+	$(BIN)/python bench/saturation.py
+	$(BIN)/python bench/peers.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/tiny_agent.py $(VENV)/tiny-agent --minutes 12 --traces 1500
 
 schemas: install
 	$(BIN)/python -m tracemill.schemas.write

@@ -13,7 +13,7 @@ import asyncio
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,18 @@ def bare(model: Path, sent: list[Sent], concurrency: int) -> Report:
 
 
 def batches(model: Path, sent: list[Sent], concurrency: int) -> Report:
-    from vllm import LLM
+    from vllm import LLM, EngineArgs
+    from vllm.inputs import TokensPrompt
 
-    llm = LLM.from_engine_args(engine_arguments(model, concurrency))
-    llm.generate([{"prompt_token_ids": [5] * 200}] * 8, use_tqdm=False)
+    arguments = engine_arguments(model, concurrency)
+    llm = LLM.from_engine_args(EngineArgs(**{one.name: getattr(arguments, one.name) for one in fields(EngineArgs)}))
+    llm.generate([TokensPrompt(prompt_token_ids=[5] * 200)] * 8, use_tqdm=False)
     done = [one for one in sent if one.ended is not None]
-    asked = [([{"prompt_token_ids": one.prompt} for one in turn], [parameters(one) for one in turn]) for turn in turns(done)]
+    asked = [([TokensPrompt(prompt_token_ids=one.prompt) for one in turn], [parameters(one) for one in turn]) for turn in turns(done)]
     before, begun = cpu_here(), time.monotonic()
-    tokens = sum(len(output.outputs[0].token_ids) for turn in asked for output in llm.generate(*turn, use_tqdm=False))
+    replies = [reply for prompts, params in asked for reply in llm.generate(prompts, params, use_tqdm=False)]
     seconds, cpu = time.monotonic() - begun, since(before)
+    tokens = sum(len(reply.outputs[0].token_ids) for reply in replies)
     assert tokens == sum(one.length for one in done)
     return Report(len(done), tokens, seconds, *cpu, notes={"batches": [len(prompts) for prompts, _ in asked]})
 
@@ -96,7 +99,7 @@ def ray_data(model: Path, sent: list[Sent], concurrency: int) -> Report:
     )
 
     def prepared(row: dict[str, Any]) -> dict[str, Any]:
-        return {"tokenized_prompt": row["prompt"], "sampling_params": sampling(row["length"], row["seed"], row["temperature"])}
+        return {"tokenized_prompt": row["ids"], "sampling_params": sampling(row["length"], row["seed"], row["temperature"])}
 
     def read(row: dict[str, Any]) -> dict[str, Any]:
         return {"tokens": row["num_generated_tokens"], "queued": row["metrics"]["queued_ts"], "last": row["metrics"]["last_token_ts"]}
@@ -104,7 +107,7 @@ def ray_data(model: Path, sent: list[Sent], concurrency: int) -> Report:
     done = [one for one in sent if one.ended is not None]
     seconds, tokens, begun = 0.0, 0, time.monotonic()
     for turn in turns(done):
-        asked = [{"prompt": one.prompt, "length": one.length, "seed": one.seed, "temperature": one.temperature} for one in turn]
+        asked = [{"ids": one.prompt, "length": one.length, "seed": one.seed, "temperature": one.temperature} for one in turn]
         rows = build_processor(config, preprocess=prepared, postprocess=read)(ray.data.from_items(asked)).take_all()
         tokens += sum(row["tokens"] for row in rows)
         seconds += max(row["last"] for row in rows) - min(row["queued"] for row in rows)

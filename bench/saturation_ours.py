@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import types
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any, cast
@@ -129,7 +129,7 @@ class Watched(Miller):  # type: ignore[misc]
     folder: Path
 
     def __init__(self, config: Config, concurrency: int, actors: int) -> None:
-        self._spent: Counter[str] = Counter()
+        self._spent: dict[str, float] = defaultdict(float)
         self._calls: Counter[str] = Counter()
         for name, places in CLOCKED.items():
             for owner, attribute in places:
@@ -150,11 +150,10 @@ class Watched(Miller):  # type: ignore[misc]
 
     async def drop(self) -> None:
         cpu = since(self._chat.cpu)
-        used = threads()
-        used.subtract(self._threads)
+        used = {thread: seconds - self._threads.get(thread, 0.0) for thread, seconds in threads().items()}
         loop = used.pop(self._loop)
         pool = sum(used.pop(one.native_id or 0, 0.0) for one in threading.enumerate() if one.name.startswith("ThreadPool"))
-        clocks = {"event loop": loop, "threads of the renderer": pool, "other threads": used.total(), **self._spent}
+        clocks = {"event loop": loop, "threads of the renderer": pool, "other threads": sum(used.values()), **self._spent}
         save(self._chat.sent, self.folder / "sent.json")
         (self.folder / "actor.json").write_text(json.dumps({"cpu": cpu, "spent": clocks, "calls": self._calls}))
         await super().drop()
@@ -195,9 +194,9 @@ class Watched(Miller):  # type: ignore[misc]
                 step = functools.partial(work.throw, thrown)
 
 
-def threads() -> Counter[int]:
+def threads() -> dict[int, float]:
     """CPU seconds of each thread of this process."""
-    return Counter({one.id: one.user_time + one.system_time for one in psutil.Process().threads()})  # type: ignore[call-overload]
+    return {one.id: one.user_time + one.system_time for one in psutil.Process().threads()}
 
 
 def main() -> None:
@@ -222,7 +221,7 @@ def main() -> None:
             full, driver[1] = time.monotonic(), time.process_time()
 
     cluster.start(cpus=2)
-    cluster.Miller = ray.remote(max_restarts=0, max_task_retries=0)(Watched)
+    cast("Any", cluster).Miller = ray.remote(max_restarts=0, max_task_retries=0)(Watched)
     ending = cluster.run(config, sink, actors=1, on_progress=look)
     assert ending == "complete" and not sink.tally.rejected, (ending, sink.tally)
     closing = time.monotonic()
@@ -234,6 +233,7 @@ def main() -> None:
         if one.ended and one.ended > full:
             one.ended = None  # nobody waited for it any more
     save(sent, folder / "sent.json")
+    assert sink.tally.completion_tokens <= sum(one.length for one in sent if one.ended), "an actor died, and took its figures with it"
     actor = json.loads((folder / "actor.json").read_text())
     last_opened = max(one.begun for one in turns(sent)[0])
     tell(folder, report(sent, until=full, steady=last_opened, closing=closing, driver=driver[1] - driver[0], **actor))

@@ -72,7 +72,7 @@ class VllmChat:
         self._family = Family(self._config, self._renderer)
         await self._family.fit()
         with self._loading():
-            self._engine = AsyncLLM.from_vllm_config(settings)
+            self._engine = AsyncLLM.from_vllm_config(settings, disable_log_stats=True)  # nobody reads them
         self._lora = self._adapter()
 
     async def close(self) -> None:
@@ -148,7 +148,6 @@ class VllmChat:
             "tensor_parallel_size": config.tensor_parallel,
             "distributed_executor_backend": "uni" if config.tensor_parallel == 1 else "mp",
             "max_num_seqs": self._concurrency,
-            "disable_log_stats": True,
             # white space without end is what a weak model fills JSON with
             "structured_outputs_config": StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
         }
