@@ -33,7 +33,7 @@ config = load_config(out.with_suffix(".yaml"), {})
 job = build_job(config)
 writer = Writer(out, quotas=config.quotas(), kind_of=lambda index: kind_of(job.seed, index, job.mix), run=run_record(config))
 cluster.start(cpus=2)
-print(cluster.run(config, writer, actors=1, give_up_after=int(sys.argv[2]), on_progress=lambda flying: print(flying, flush=True)))
+print(cluster.run(config, writer, actors=1, give_up_after=int(sys.argv[2]), on_notice=lambda text: print(text, flush=True)))
 writer.close()
 """
 
@@ -61,14 +61,20 @@ accept: 1000
         return subprocess.Popen([sys.executable, "-c", RUN, str(out), str(give_up_after)], stdout=log, stderr=log, env=environment)
 
 
-def processes(run: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
-    found = []
-    with contextlib.suppress(psutil.Error):
-        for process in psutil.Process(run.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if name in process.name() or name in " ".join(process.cmdline()[:1]):
-                    found.append(process)
-    return found
+def process(run: subprocess.Popen[bytes], name: str) -> psutil.Process:
+    """The one process of the run that goes by this name; names are given some time after the start."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = []
+        with contextlib.suppress(psutil.Error):
+            for one in psutil.Process(run.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if name in one.name() or name in " ".join(one.cmdline()[:1]):
+                        found.append(one)
+        if len(found) == 1:
+            return found[0]
+        assert time.monotonic() < deadline, f"{name}: {found}"
+        time.sleep(0.2)
 
 
 def finish(run: subprocess.Popen[bytes], out: Path) -> str:
@@ -117,17 +123,16 @@ def test_a_killed_engine_and_a_killed_actor_change_nothing(undisturbed: Path, mo
     out = tmp_path / "killed"
     run = launch(out, model)
     wait_for(run, out, 4)
-    (core,) = processes(run, "EngineCore")
-    core.kill()
+    process(run, "EngineCore").kill()
     wait_for(run, out, 14)
-    (actor,) = processes(run, "ray::Miller")
-    (core,) = processes(run, "EngineCore")
+    actor, core = process(run, "ray::Miller"), process(run, "EngineCore")
     actor.kill()
     deadline = time.monotonic() + 60
     while core.is_running() and core.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the engine outlives its actor, and keeps its memory"
         time.sleep(0.2)
     assert finish(run, out) == "barren"
+    assert out.with_suffix(".log").read_text().count("An engine died; a new one takes its place.") == 1
     before, after = ledger(undisturbed), ledger(out)
     shared = before.keys() & after.keys()
     assert len(shared) == min(len(before), len(after)) >= 15, "committed in the order of the scenarios, as far as each came"

@@ -187,11 +187,20 @@ def test_null_arguments_survive(tmp_path: Path, parcels: list[Parcel]) -> None:
     assert pq.read_schema(tmp_path / "part-00000.parquet").metadata == arrow_schema(Trace).metadata
 
 
-def test_a_folder_of_another_config_is_refused(tmp_path: Path) -> None:
-    abandon(writer(tmp_path / "out"))
+def test_a_folder_of_another_config_is_refused(parcels: list[Parcel], tmp_path: Path) -> None:
+    one = writer(tmp_path / "out")
+    one.add(parcels[0])
+    abandon(one)
     with pytest.raises(DatasetError) as refused:
         writer(tmp_path / "out", CONFIG.model_copy(update={"seed": 6}))
     assert "seed: 5 before, 6 now" in str(refused.value)
+
+
+def test_a_folder_of_another_config_that_nothing_was_made_for_is_taken(tmp_path: Path) -> None:
+    """A run whose model did not load, say, is given again with other settings."""
+    abandon(writer(tmp_path / "out"))
+    abandon(writer(tmp_path / "out", CONFIG.model_copy(update={"seed": 6})))
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["config"]["seed"] == 6
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:

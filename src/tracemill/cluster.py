@@ -13,7 +13,6 @@ import contextlib
 import gc
 import logging
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -41,6 +40,8 @@ BATCH_SECONDS = 0.2
 LONELY_AFTER = 2  # deaths in company after which an index is run with nothing beside it
 MOST_STILLBORN = 10  # actors in a row that die before they have begun
 MOST_REFUSED = 3  # actors in a row that say why they cannot begin
+MOST_DEAD = 8  # engines in a row that die with nothing done in between
+WORDS_SECONDS = 1.0  # how long an actor whose engine is dead stays, for its last words to reach the driver
 MOST_LOST = 3  # tries of an index that is lost for a reason that may pass
 DROP_SECONDS = 10.0  # how long actors may take to close what their rollouts hold, when a run ends
 GIVEN_UP_AFTER = 3  # deaths alone after which it is quarantined
@@ -55,6 +56,7 @@ class Miller:
         gc.set_threshold(50_000, 50, 100)  # records hold no cycles: looking for them often costs a tenth of the time
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dead = False
 
     async def begin(self) -> None:
         """Get the teachers ready, which may take minutes. Raises ConfigError or TeacherError."""
@@ -76,6 +78,9 @@ class Miller:
                     await asyncio.sleep(0.005)
             left -= len(batch)
             yield batch
+            if self._dead:  # only a new process gets a new engine; the driver gives what is out to others
+                await asyncio.sleep(WORDS_SECONDS)
+                os._exit(1)
         for task in tasks:
             await task
         self._tasks.difference_update(tasks)
@@ -92,9 +97,8 @@ class Miller:
             try:
                 ready.put_nowait(pack(await self._pipeline.mill(index)))
             except TeacherDied as reason:
-                # Only a new process gets a new engine. The driver gives what is out to others.
-                print(f"tracemill: {reason}", file=sys.stderr, flush=True)
-                os._exit(1)
+                self._dead = True
+                ready.put_nowait({"index": index, "died": str(reason)})
 
 
 @dataclass
@@ -107,6 +111,8 @@ class _Worker:
     leases: dict[Any, set[int]] = field(default_factory=dict)
     """Stream of a lease -> indices that have not come back."""
     returned: int = 0
+    last_words: str = ""
+    """Why its engine died."""
 
     @property
     def out(self) -> int:
@@ -185,6 +191,7 @@ def run(
     *,
     actors: int,
     on_progress: Callable[[int], None] = lambda in_flight: None,
+    on_notice: Callable[[str], None] = lambda text: None,
     should_stop: Callable[[], bool] = lambda: False,
     give_up_after: int = 5000,
 ) -> str:
@@ -193,7 +200,7 @@ def run(
     Raises ConfigError where a teacher does not take its settings, ClusterError where actors or their teachers do not begin, or
     stop answering.
     """
-    return _Drive(config, writer, actors, on_progress, should_stop, give_up_after).run()
+    return _Drive(config, writer, actors, on_progress, on_notice, should_stop, give_up_after).run()
 
 
 class _Drive:
@@ -203,12 +210,14 @@ class _Drive:
         writer: Writer,
         actors: int,
         on_progress: Callable[[int], None],
+        on_notice: Callable[[str], None],
         should_stop: Callable[[], bool],
         give_up_after: int,
     ) -> None:
         self._config = config
         self._writer = writer
         self._on_progress = on_progress
+        self._on_notice = on_notice
         self._should_stop = should_stop
         self._give_up_after = give_up_after
         self._gpus = gpus_per_actor(config)
@@ -221,6 +230,7 @@ class _Drive:
         self._deaths: Counter[int] = Counter()
         self._lost: Counter[int] = Counter()
         self._lost_in_a_row = 0
+        self._dead_in_a_row = 0
         self._barren = 0
 
     def run(self) -> str:
@@ -350,7 +360,11 @@ class _Drive:
 
     def _take(self, worker: _Worker, stream: Any, batch: list[Parcel]) -> None:
         for parcel in batch:
+            if "died" in parcel:
+                worker.last_words = parcel["died"]
+                continue  # what it had stays with it until it is buried
             worker.leases[stream].discard(parcel["index"])
+            self._dead_in_a_row = 0
             worker.returned += 1
             if parcel["lost"] and self._try_again(parcel):
                 continue
@@ -376,7 +390,13 @@ class _Drive:
         return True
 
     def _bury(self, worker: _Worker) -> None:
-        """The actor is dead: what it had goes back, and another takes its place."""
+        """The actor is dead: what it had goes back, and another takes its place. Raises ClusterError if engines only die."""
+        if worker.last_words:
+            self._dead_in_a_row += 1
+            if self._dead_in_a_row >= MOST_DEAD:
+                raise ClusterError(f"{MOST_DEAD} engines in a row died with nothing done in between, the last so: {worker.last_words}")
+            self._on_notice(f"An engine died; a new one takes its place. {worker.last_words}")
+            worker.last_words = ""
         lost = [index for lease in worker.leases.values() for index in lease]
         worker.leases.clear()
         self._fail(lost)

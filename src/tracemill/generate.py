@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from tracemill.config import Config
+from tracemill.config import MODES, Config, EndpointConfig, VllmConfig
 from tracemill.generators.scenario import kind_of
 from tracemill.job import build_job, engines, run_record
 from tracemill.trace import Kind
@@ -49,14 +49,28 @@ def generate(config: Config, out: Path, *, ray_address: str | None = None) -> in
 
         cluster.start(address=ray_address, cpus=max(os.cpu_count() or 1, config.actors), on_loss=lambda: _begin_again(stop))
         actors = cluster.actors_for(config)
+        for line in _models(config):
+            console.print(Text(line, style="dim"), highlight=False)
         for engine in engines(config):
             console.print(Text(f"Loading {engine.model} with vLLM in {actors} actor(s) …", style="dim"))
         view = View(console, writer, quotas, actors * config.concurrency)
         with _stoppable(stop), view:
-            ending = cluster.run(config, writer, actors=actors, on_progress=view.update, should_stop=stop.is_set)
+            ending = cluster.run(config, writer, actors=actors, on_progress=view.update, on_notice=view.notice, should_stop=stop.is_set)
     writer.close()
     _summary(console, config, out, writer, ending, before, time.monotonic() - started)
     return {"complete": 0, "barren": 1, "stopped": 130}[ending]
+
+
+def _models(config: Config) -> Iterator[str]:
+    """What the models of a run are told to do, so that a mode is no secret."""
+    mode = MODES[config.mode]
+    for role, spec in (("agent", config.teacher), ("user", config.user), ("critic", config.critic)):
+        if isinstance(spec, VllmConfig | EndpointConfig):
+            temperature = mode.temperature if spec.temperature is None else spec.temperature
+            tokens = spec.max_tokens or mode.max_tokens
+            steps = mode.reasoning_steps if spec.reasoning_steps is None else spec.reasoning_steps
+            told = f"temperature {temperature:g}, at most {tokens:,} tokens a message, {steps} reasoning step(s)"
+            yield f"{role.capitalize()}: {spec.model or 'the endpoint'}, mode {config.mode}: {'temperature 0' if role == 'critic' else told}"
 
 
 def _begin_again(stop: _Stop) -> None:
@@ -138,6 +152,10 @@ class View:
             self._live.update(Group(self._progress, Text(self._line(in_flight), style="dim")))
         else:
             print(self._line(in_flight), file=sys.stderr, flush=True)
+
+    def notice(self, text: str) -> None:
+        """Something that the user should know while the run goes on."""
+        self._console.print(Text(text, style="yellow"))
 
     def _line(self, in_flight: int) -> str:
         tally = self._writer.tally
