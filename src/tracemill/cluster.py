@@ -368,7 +368,8 @@ class _Drive:
             worker.returned += 1
             if parcel["lost"] and self._try_again(parcel):
                 continue
-            self._lost_in_a_row = self._lost_in_a_row if parcel["lost"] else 0
+            if not parcel["lost"]:
+                self._lost_in_a_row = 0
             self._barren = 0 if parcel["trace"] else self._barren + 1
             self._writer.add(parcel)
         if not worker.leases[stream]:

@@ -70,6 +70,11 @@ class ModelConfig(BaseModel):
     timeout: float = Field(default=600.0, gt=0, description="Seconds after which one reply is given up.")
     prices: Prices = Field(default=Prices(), description="What a million tokens cost: prompt and completion.")
 
+    def care(self, mode: str) -> Mode:
+        """What the mode presets, as far as nothing else is said here."""
+        own = {name: value for name in Mode.model_fields if (value := getattr(self, name)) is not None}
+        return MODES[mode].model_copy(update=own)
+
 
 class VllmConfig(ModelConfig):
     """A vLLM engine in each actor."""

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from tracemill.config import MODES, Config, EndpointConfig, VllmConfig
+from tracemill.config import Config, EndpointConfig, VllmConfig
 from tracemill.generators.scenario import kind_of
 from tracemill.job import build_job, engines, run_record
 from tracemill.trace import Kind
@@ -63,13 +63,12 @@ def generate(config: Config, out: Path, *, ray_address: str | None = None) -> in
 
 def _models(config: Config) -> Iterator[str]:
     """What the models of a run are told to do, so that a mode is no secret."""
-    mode = MODES[config.mode]
     for role, spec in (("agent", config.teacher), ("user", config.user), ("critic", config.critic)):
         if isinstance(spec, VllmConfig | EndpointConfig):
-            temperature = mode.temperature if spec.temperature is None else spec.temperature
-            tokens = spec.max_tokens or mode.max_tokens
-            steps = mode.reasoning_steps if spec.reasoning_steps is None else spec.reasoning_steps
-            told = f"temperature {temperature:g}, at most {tokens:,} tokens a message, {steps} reasoning step(s)"
+            care = spec.care(config.mode)
+            told = (
+                f"temperature {care.temperature:g}, at most {care.max_tokens:,} tokens a message, {care.reasoning_steps} reasoning step(s)"
+            )
             yield f"{role.capitalize()}: {spec.model or 'the endpoint'}, mode {config.mode}: {'temperature 0' if role == 'critic' else told}"
 
 

@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from tracemill import __version__
-from tracemill.config import MODES, Config, EndpointConfig, ModelConfig, VllmConfig
+from tracemill.config import Config, EndpointConfig, ModelConfig, VllmConfig
 from tracemill.constitution.constitution import load_constitution
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.rollout import Budget
@@ -51,15 +51,11 @@ def _teacher(config: Config, spec: str | ModelConfig, actors: int) -> Teacher:
     # Model teachers are imported where they are used: they bring packages that a scripted run does without.
     from tracemill.generators.teachers.model import ModelTeacher
 
-    mode = MODES[config.mode]
+    care = spec.care(config.mode)
     return ModelTeacher(
         _chat(config, spec, actors),
-        Sampling(
-            mode.temperature if spec.temperature is None else spec.temperature,
-            mode.max_tokens if spec.max_tokens is None else spec.max_tokens,
-            spec.top_p,
-        ),
-        reasoning_steps=mode.reasoning_steps if spec.reasoning_steps is None else spec.reasoning_steps,
+        Sampling(care.temperature, care.max_tokens, spec.top_p),
+        reasoning_steps=care.reasoning_steps,
         prices=spec.prices,
     )
 
@@ -111,7 +107,7 @@ def quarantined(config: Config, index: int, reason: str) -> Milled:
     job = build_job(config)
     kind = kind_of(job.seed, index, job.mix)
     rejection = Rejection(
-        id=f"{job.id_of(index)}.0", index=index, attempt=0, kind=kind, environment="", template="",
+        id=job.rejection_id(index), index=index, attempt=0, kind=kind, environment="", template="",
         stage="infrastructure", reason=reason, blame="infrastructure", final=True,
     )  # fmt: skip
     return Milled(index, None, (rejection,))

@@ -32,6 +32,7 @@ from tracemill.trace import (
     Stage,
     Trace,
     Usage,
+    Verdict,
     canonical,
     fingerprint,
 )  # fmt: skip
@@ -56,6 +57,10 @@ class Job:
 
     def id_of(self, index: int) -> str:
         return "tm-" + fingerprint([self.digest, self.seed, index])[:20]
+
+    def rejection_id(self, index: int, attempt: int = 0, sibling: int = 0) -> str:
+        of_sibling = f"s{sibling}." if sibling else ""
+        return f"{self.id_of(index)}.{of_sibling}{attempt}"
 
 
 @dataclass(frozen=True)
@@ -210,8 +215,7 @@ class Pipeline:
         principles = asked(self._constitution, trace.scenario, self.job.agreement)
         verdicts, usage = await criticize(critic, trace, principles, trace.revisions)
         both = replace(passed, verdicts=passed.verdicts + verdicts)
-        decided = {one.principle for one in passed.verdicts}  # by a rule
-        broken = [one for one in both.verdicts if not one.passed and (one.by == "rule" or one.principle not in decided)]
+        broken = _broken(both.verdicts)
         return (unconstitutional(both, broken) if broken else both), usage
 
     def _sibling_pairs(self, drawn: Scenario, best: _Draft, drafts: Sequence[_Draft]) -> list[Preference]:
@@ -253,8 +257,7 @@ class Pipeline:
     def _send_back(self, found: Finding) -> _Back:
         """Back to the first message that breaks a principle."""
         assert found.passed is not None
-        decided = {one.principle for one in found.passed.verdicts if one.by == "rule"}
-        broken = [one for one in found.passed.verdicts if not one.passed and (one.by == "rule" or one.principle not in decided)]
+        broken = _broken(found.passed.verdicts)
         worst = min((v for v in broken if v.at is not None), key=lambda v: v.at or 0, default=broken[0])
         principle = self._constitution.principle(worst.principle)
         at = worst.at if worst.at is not None else 2
@@ -278,9 +281,8 @@ class Pipeline:
     def _reject(self, drawn: Scenario, draft: _Draft, *, final: bool) -> Rejection:
         found = draft.found
         assert isinstance(found, Finding)
-        of_sibling = f"s{draft.sibling}." if draft.sibling else ""
         return Rejection(
-            id=f"{self.job.id_of(drawn.index)}.{of_sibling}{draft.attempt}",
+            id=self.job.rejection_id(drawn.index, draft.attempt, draft.sibling),
             index=drawn.index,
             attempt=draft.attempt,
             sibling=draft.sibling,
@@ -301,9 +303,15 @@ class Pipeline:
         """An index of which nothing came, not even a conversation."""
         kind = kind_of(self.job.seed, index, self.job.mix)
         return Rejection(
-            id=f"{self.job.id_of(index)}.0", index=index, attempt=0, kind=kind, environment="", template="",
+            id=self.job.rejection_id(index), index=index, attempt=0, kind=kind, environment="", template="",
             stage=stage, reason=_escape(reason), blame="infrastructure", final=True, evidence=tuple(map(_escape, evidence)),
         )  # fmt: skip
+
+
+def _broken(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """What was not kept. Where a rule has decided, a critic's word beside it counts for nothing."""
+    decided = {one.principle for one in verdicts if one.by == "rule"}
+    return [one for one in verdicts if not one.passed and (one.by == "rule" or one.principle not in decided)]
 
 
 def _best(drafts: Sequence[_Draft]) -> _Draft:

@@ -431,8 +431,7 @@ def _unlike(record: Trace | Rejection, drawn: Scenario, names: Iterable[str]) ->
 
 
 def _rejection_problems(rejection: Rejection, job: Job) -> Iterator[tuple[str, str]]:
-    of_sibling = f"s{rejection.sibling}." if rejection.sibling else ""
-    expected = f"{job.id_of(rejection.index)}.{of_sibling}{rejection.attempt}"
+    expected = job.rejection_id(rejection.index, rejection.attempt, rejection.sibling)
     if rejection.id != expected:
         yield "id", f"expected {expected}"
     if rejection.environment:  # none where the scenario could not be drawn, or its actor died
