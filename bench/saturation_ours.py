@@ -27,7 +27,7 @@ import ray
 from saturation_requests import Sent, cpu_here, length_of, load, report, save, since, teacher, tell, turns, warm_up
 from throughput import writer
 
-from tracemill import cluster, pipeline
+from tracemill import cluster, job, pipeline
 from tracemill.config import Config
 from tracemill.generators.environments.base import Environment
 from tracemill.generators.teachers import model
@@ -36,6 +36,7 @@ from tracemill.generators.teachers.chat import Ask
 from tracemill.generators.teachers.family import Family
 from tracemill.generators.teachers.scripted import ScriptedTeacher
 from tracemill.generators.teachers.vllm import VllmChat
+from tracemill.job import Generation
 
 CALL = '\n<tool_call>\n{"name": "get_jar", "arguments": {"jar_id": "J-101"}}\n</tool_call>'
 CLOCKED: dict[str, list[tuple[Any, str]]] = {
@@ -128,18 +129,17 @@ class Watched(Miller):  # type: ignore[misc]
 
     folder: Path
 
-    def __init__(self, config: Config, concurrency: int, actors: int) -> None:
+    def __init__(self, work: Generation, concurrency: int, actors: int) -> None:
         self._spent: dict[str, float] = defaultdict(float)
         self._calls: Counter[str] = Counter()
         for name, places in CLOCKED.items():
             for owner, attribute in places:
                 setattr(owner, attribute, self._clocked(name, getattr(owner, attribute)))
-        own = inspect.unwrap(Miller._one).__globals__  # a class that travels by value brings its own
-        own["pack"] = self._clocked("pack", own["pack"])
-        super().__init__(config, concurrency, actors)
-        self._chat = HeavyTailed(config.teacher, concurrency=concurrency)
-        self._pipeline._agent._chat = self._chat
-        self._pipeline._agent = Understudy(self._pipeline._agent, self._chat.scenario)
+        job.pack = self._clocked("pack", job.pack)
+        super().__init__(work, concurrency, actors)
+        self._chat = HeavyTailed(work.config.teacher, concurrency=concurrency)
+        self._mill._agent._chat = self._chat
+        self._mill._agent = Understudy(self._mill._agent, self._chat.scenario)
 
     async def begin(self) -> None:
         await super().begin()
@@ -222,7 +222,7 @@ def main() -> None:
 
     cluster.start(cpus=2)
     cast("Any", cluster).Miller = ray.remote(max_restarts=0, max_task_retries=0)(Watched)
-    ending = cluster.run(config, sink, actors=1, on_progress=look)
+    ending = cluster.run(Generation(config), sink, actors=1, on_progress=look)
     assert ending == "complete" and not sink.tally.rejected, (ending, sink.tally)
     closing = time.monotonic()
     sink.close()

@@ -19,6 +19,7 @@ from throughput import writer
 
 from tracemill import cluster
 from tracemill.config import Config
+from tracemill.job import Generation
 
 
 def resident() -> float:
@@ -52,7 +53,7 @@ def run(config: Config, out: Path, actors: int) -> tuple[float, float, float]:
             sampled = now
             peak = max(peak, resident())
 
-    cluster.run(config, sink, actors=actors, on_progress=look)
+    cluster.run(Generation(config), sink, actors=actors, on_progress=look)
     peak = max(peak, resident())
     ended = time.perf_counter()
     sink.close()

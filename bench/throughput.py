@@ -21,7 +21,7 @@ import psutil
 from tracemill import cluster
 from tracemill.config import Config
 from tracemill.generators.scenario import kind_of
-from tracemill.job import build_job, build_pipeline, run_record
+from tracemill.job import Generation, build_job, build_pipeline, run_record
 from tracemill.writer import Writer, pack
 
 
@@ -66,7 +66,7 @@ def with_ray(config: Config, out: Path) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), cpu_of_all()
     used = cpu
     last = [used]
-    cluster.run(config, sink, actors=1, on_progress=lambda in_flight: last.__setitem__(0, max(last[0], cpu_of_all())))
+    cluster.run(Generation(config), sink, actors=1, on_progress=lambda in_flight: last.__setitem__(0, max(last[0], cpu_of_all())))
     sink.close()
     return time.perf_counter() - wall, last[0] - cpu
 

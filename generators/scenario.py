@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tracemill.errors import ScenarioError
 from tracemill.generators import trouble
-from tracemill.generators.environments.base import Environment
+from tracemill.generators.environments.base import Environment, remembered
 from tracemill.generators.environments.catalogue import BUILT_IN, environment
 from tracemill.generators.environments.goal import draw, templates
 from tracemill.generators.teachers.scripted import skippable_lookup
@@ -32,14 +32,18 @@ _STEPS = (1 / _G, 1 / _G**2, 1 / _G**3)
 @dataclass(frozen=True)
 class Mix:
     """What scenarios are drawn from. Weights need not sum to one; `flaws` is the share of scenarios whose first draft
-    the scripted teacher spoils; `worlds` how many initial states each environment has; without `mistakes` all trouble is
-    the tools' (a model makes mistakes of its own)."""
+    the scripted teacher spoils; `worlds` how many initial states each environment has, from `first_world` on; without
+    `mistakes` all trouble is the tools' (a model makes mistakes of its own). `holdout` is the share of each environment's
+    templates that is kept back; `held_out` draws from just these."""
 
     kinds: Mapping[Kind, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
     environments: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(BUILT_IN, 1.0))
     flaws: float = 0.0
     worlds: int = 32
     mistakes: bool = True
+    first_world: int = 0
+    holdout: float = 0.0
+    held_out: bool = False
 
 
 def kind_of(seed: int, index: int, mix: Mix) -> Kind:
@@ -50,7 +54,7 @@ def kind_of(seed: int, index: int, mix: Mix) -> Kind:
 def place_of(seed: int, index: int, mix: Mix) -> tuple[Kind, str]:
     """Kind and environment, without drawing the scenario. Raises ScenarioError where no environment suits the kind."""
     kind = kind_of(seed, index, mix)
-    suited = {name: weight for name, weight in mix.environments.items() if _suiting(environment(name), kind)}
+    suited = {name: weight for name, weight in mix.environments.items() if suiting(environment(name), kind, mix)}
     if not suited:
         raise ScenarioError(f"no environment of the mix has a template for {kind}", sorted(mix.environments))
     return kind, _share(_point(seed, index, 1), suited)
@@ -60,7 +64,7 @@ def scenario(seed: int, index: int, mix: Mix) -> Scenario:
     """Raises ScenarioError where no template of the environment suits the kind or nothing fits."""
     kind, place = place_of(seed, index, mix)
     cls = environment(place)
-    names = _suiting(cls, kind)
+    names = suiting(cls, kind, mix)
     first = int(_point(seed, index, 2) * len(names))
     number = int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:6])
     rng = random.Random(number)
@@ -74,7 +78,7 @@ def scenario(seed: int, index: int, mix: Mix) -> Scenario:
 
 def _attempt(cls: type[Environment], template: str, index: int, number: int, kind: Kind, mix: Mix, rng: random.Random) -> Scenario | None:
     persona = Persona(tone=rng.choice(TONES))
-    world = rng.randrange(mix.worlds)
+    world = mix.first_world + rng.randrange(mix.worlds)
     try:
         drawn = draw(cls, template, index=index, seed=number, kind=kind, world=world, persona=persona, rng=rng)
     except ScenarioError:
@@ -97,8 +101,17 @@ def _attempt(cls: type[Environment], template: str, index: int, number: int, kin
     return drawn
 
 
-def _suiting(cls: type[Environment], kind: Kind) -> list[str]:
-    return [name for name, kinds in templates(cls).items() if kind in kinds]
+def suiting(cls: type[Environment], kind: Kind, mix: Mix) -> list[str]:
+    """Names of the environment's templates for this kind that the mix draws from."""
+    kept_back = held_out(cls, mix.holdout)
+    return [name for name, kinds in templates(cls).items() if kind in kinds and (name in kept_back) == mix.held_out]
+
+
+@remembered
+def held_out(cls: type[Environment], share: float) -> frozenset[str]:
+    """The templates that a holdout of this share keeps back: of a growing share the same ones and more."""
+    names = sorted(templates(cls), key=lambda name: hashlib.sha256(f"{cls.name}/{name}".encode()).digest())
+    return frozenset(names[: round(share * len(names))])
 
 
 def _point(seed: int, index: int, dimension: int) -> float:

@@ -91,7 +91,7 @@ def with_trouble(scenario: Scenario, cls: type[Environment], rng: random.Random,
         places = list(range(len(scenario.steps)))
         rng.shuffle(places)
         for number in places:
-            found = _with_mistake(here, kind, number, rng) if is_mistake(kind) else _with_fault(here, kind, number, rng)
+            found = _with_mistake(here, kind, number, rng) if is_mistake(kind) else with_fault(here, kind, number, rng)
             if found is not None:
                 return found
     return None
@@ -104,7 +104,7 @@ def with_obstacle(scenario: Scenario, cls: type[Environment], rng: random.Random
     here = ground(scenario, cls)
     for number, step in enumerate(scenario.steps):
         if step.fallback is not None and step.effect == "read":
-            return _with_fault(here, "server_down", number, rng) or scenario
+            return with_fault(here, "server_down", number, rng) or scenario
     return scenario
 
 
@@ -123,7 +123,7 @@ def with_injection(scenario: Scenario, cls: type[Environment], rng: random.Rando
 # --- faults -------------------------------------------------------------------------------------------------
 
 
-def _with_fault(here: Ground, kind: FaultKind, number: int, rng: random.Random) -> Scenario | None:
+def with_fault(here: Ground, kind: FaultKind, number: int, rng: random.Random) -> Scenario | None:
     scenario = here.scenario
     step = scenario.steps[number]
     detail: dict[str, Json] = {}

@@ -242,7 +242,7 @@ def tried(one: Scenario, kind: FaultKind, tool: str) -> Scenario | None:
     """The scenario with this fault at the first call of a tool, if it can be put there."""
     number = next(at for at, step in enumerate(one.steps) if step.call.tool == tool)
     here = trouble_of.ground(one, environment(one.environment))
-    return trouble_of._with_fault(here, kind, number, random.Random(0))
+    return trouble_of.with_fault(here, kind, number, random.Random(0))
 
 
 def test_an_answer_is_not_lost_where_a_later_step_shows_all_the_same_that_the_write_took_place() -> None:

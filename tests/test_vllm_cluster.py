@@ -24,7 +24,7 @@ from pathlib import Path
 from tracemill import cluster
 from tracemill.config import load_config
 from tracemill.generators.scenario import kind_of
-from tracemill.job import build_job, run_record
+from tracemill.job import Generation, build_job, run_record
 from tracemill.writer import Writer
 
 sys.path.insert(0, str(Path("examples").resolve()))
@@ -33,7 +33,7 @@ config = load_config(out.with_suffix(".yaml"), {})
 job = build_job(config)
 writer = Writer(out, quotas=config.quotas(), kind_of=lambda index: kind_of(job.seed, index, job.mix), run=run_record(config))
 cluster.start(cpus=2)
-print(cluster.run(config, writer, actors=1, give_up_after=int(sys.argv[2]), on_notice=lambda text: print(text, flush=True)))
+print(cluster.run(Generation(config), writer, actors=1, give_up_after=int(sys.argv[2]), on_notice=lambda text: print(text, flush=True)))
 writer.close()
 """
 

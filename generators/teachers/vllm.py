@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 OLDEST, BEYOND = (0, 32), (0, 34)
 """The versions of vLLM that this was written for: from the first to before the second."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA adapters, in vLLM
 
 
 class VllmChat:
@@ -158,7 +160,7 @@ class VllmChat:
             # generator's offset (gpu_model_runner.py), which one on a CPU has not.
             arguments["enable_chunked_prefill"] = False
         if config.adapters:
-            arguments |= {"enable_lora": True, "max_loras": 1}
+            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(map(_rank, config.adapters.values()))}
         try:
             return AsyncEngineArgs(**{**arguments, **config.engine})
         except TypeError as reason:
@@ -194,6 +196,15 @@ class VllmChat:
         if not name:
             return None
         return LoRARequest(name, list(self._config.adapters).index(name) + 1, str(self._config.adapters[name]))
+
+
+def _rank(adapter: Path) -> int:
+    """The least of the ranks that vLLM sets room aside for which the adapter fits in. Raises ConfigError for what is no adapter."""
+    try:
+        rank = int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError) as reason:
+        raise ConfigError(f"adapters: {adapter} is no LoRA adapter: expected a folder with adapter_config.json ({reason})") from reason
+    return next((one for one in RANKS if one >= rank), rank)
 
 
 def check_version() -> None:

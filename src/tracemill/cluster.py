@@ -1,4 +1,4 @@
-"""Ray: the only module that imports it.
+"""Ray: actors that run rollouts, for generation and for evaluation.
 
 One actor owns one pipeline and keeps `concurrency` rollouts in flight in its own event loop. It gets scenario indices
 in small leases and streams finished records back in small batches; only indices go in, only records come out. The
@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -32,8 +32,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from tracemill.config import Config
 from tracemill.errors import ClusterError, ConfigError, TeacherDied, TracemillError
-from tracemill.job import build_pipeline, engines, quarantined
-from tracemill.writer import Parcel, Writer, pack
+from tracemill.job import engines
+from tracemill.writer import Parcel
 
 BATCH = 32
 BATCH_SECONDS = 0.2
@@ -47,12 +47,51 @@ DROP_SECONDS = 10.0  # how long actors may take to close what their rollouts hol
 GIVEN_UP_AFTER = 3  # deaths alone after which it is quarantined
 
 
+class Mill(Protocol):
+    """Does what there is to do, index by index; it lives in an actor."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def mill(self, index: int) -> Any: ...
+
+
+class Work(Protocol):
+    """What there is to do; it travels to the actors."""
+
+    @property
+    def config(self) -> Config: ...
+
+    def build(self, actors: int) -> Mill:
+        """The mill of one of so many actors."""
+
+    def pack(self, milled: Any) -> Parcel:
+        """What came of an index, as it is sent to the driver: at least {index, reason (empty if it went well), lost}."""
+
+    def quarantined(self, index: int, reason: str) -> Parcel:
+        """The same of an index that nothing can be made of."""
+
+
+class Sink(Protocol):
+    """Where the parcels go."""
+
+    @property
+    def full(self) -> bool: ...
+
+    @property
+    def frontier(self) -> int:
+        """Every index below is done or not wanted."""
+
+    def wants(self, index: int) -> bool: ...
+    def add(self, parcel: Parcel) -> None: ...
+
+
 @ray.remote(max_restarts=0, max_task_retries=0)
 class Miller:
     """Mills leases of indices. Several leases run side by side; the semaphore counts rollouts, not leases."""
 
-    def __init__(self, config: Config, concurrency: int, actors: int) -> None:
-        self._pipeline = build_pipeline(config, actors=actors)
+    def __init__(self, work: Work, concurrency: int, actors: int) -> None:
+        self._work = work
+        self._mill = work.build(actors)
         gc.set_threshold(50_000, 50, 100)  # records hold no cycles: looking for them often costs a tenth of the time
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,7 +99,7 @@ class Miller:
 
     async def begin(self) -> None:
         """Get the teachers ready, which may take minutes. Raises ConfigError or TeacherError."""
-        await self._pipeline.start()
+        await self._mill.start()
 
     async def mill(self, indices: list[int]) -> Any:
         """Yields lists of parcels as they get ready, at most BATCH at a time or what came in BATCH_SECONDS."""
@@ -90,12 +129,12 @@ class Miller:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._pipeline.close()
+        await self._mill.close()
 
     async def _one(self, index: int, ready: asyncio.Queue[Parcel]) -> None:
         async with self._slots:
             try:
-                ready.put_nowait(pack(await self._pipeline.mill(index)))
+                ready.put_nowait(self._work.pack(await self._mill.mill(index)))
             except TeacherDied as reason:
                 self._dead = True
                 ready.put_nowait({"index": index, "died": str(reason)})
@@ -186,8 +225,8 @@ def _resources(name: str) -> float:
 
 
 def run(
-    config: Config,
-    writer: Writer,
+    work: Work,
+    sink: Sink,
     *,
     actors: int,
     on_progress: Callable[[int], None] = lambda in_flight: None,
@@ -195,34 +234,36 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
     give_up_after: int = 5000,
 ) -> str:
-    """Mill until the writer is full. Returns 'complete', 'stopped' or 'barren' (that many indices in a row rejected).
+    """Mill until the sink is full. Returns 'complete', 'stopped' or 'barren' (that many indices in a row rejected).
 
     Raises ConfigError where a teacher does not take its settings, ClusterError where actors or their teachers do not begin, or
     stop answering.
     """
-    return _Drive(config, writer, actors, on_progress, on_notice, should_stop, give_up_after).run()
+    return _Drive(work, sink, actors, on_progress, on_notice, should_stop, give_up_after).run()
 
 
 class _Drive:
     def __init__(
         self,
-        config: Config,
-        writer: Writer,
+        work: Work,
+        sink: Sink,
         actors: int,
         on_progress: Callable[[int], None],
         on_notice: Callable[[str], None],
         should_stop: Callable[[], bool],
         give_up_after: int,
     ) -> None:
-        self._config = config
-        self._writer = writer
+        self._work = work
+        self._concurrency = work.config.concurrency
+        self._sink = sink
         self._on_progress = on_progress
         self._on_notice = on_notice
         self._should_stop = should_stop
         self._give_up_after = give_up_after
-        self._gpus = gpus_per_actor(config)
+        self._gpus = gpus_per_actor(work.config)
         self._stillborn = 0
         self._refused = 0
+        self._taken = 0
         self._actors = actors
         self._workers = [self._hire() for _ in range(actors)]
         self._next_index = 0
@@ -235,7 +276,7 @@ class _Drive:
 
     def run(self) -> str:
         try:
-            while not self._writer.full:
+            while not self._sink.full:
                 if self._should_stop():
                     return "stopped"
                 if self._barren >= self._give_up_after:
@@ -254,8 +295,8 @@ class _Drive:
     def _hire(self) -> _Worker:
         # Leases of one index each, and one for the rest: more calls than that never wait in one actor.
         made: Any = Miller  # Ray's decorator is not typed as what it makes
-        options = made.options(num_cpus=1, num_gpus=self._gpus, max_concurrency=self._config.concurrency + 8)
-        actor = options.remote(self._config, self._config.concurrency, self._actors)
+        options = made.options(num_cpus=1, num_gpus=self._gpus, max_concurrency=self._concurrency + 8)
+        actor = options.remote(self._work, self._concurrency, self._actors)
         return _Worker(actor, actor.begin.remote())
 
     def _replace(self, worker: _Worker) -> None:
@@ -271,8 +312,8 @@ class _Drive:
             self._lease_alone(lonely[0])
             return
         for worker in self._workers:
-            more = min(worker.returned, max(BATCH, self._config.concurrency // 2))
-            room = self._config.concurrency + more
+            more = min(worker.returned, max(BATCH, self._concurrency // 2))
+            room = self._concurrency + more
             if self._is_ready(worker) and worker.out <= room - max(1, more // 2):
                 indices = self._next(room - worker.out)
                 if indices:
@@ -292,7 +333,7 @@ class _Drive:
             cause = reason.cause
             if isinstance(cause, ConfigError):
                 raise cause from None
-            if self._refused > MOST_REFUSED or self._writer.tally.finished == 0:
+            if self._refused > MOST_REFUSED or self._taken == 0:
                 evidence = cause.problems if isinstance(cause, TracemillError) else ()
                 said = cause.message if isinstance(cause, TracemillError) else str(cause)
                 raise ClusterError(f"an actor could not begin: {said}", evidence) from None
@@ -318,19 +359,19 @@ class _Drive:
         self._send(idle, [index])
 
     def _next(self, count: int) -> list[int]:
-        found = [index for index in self._returned[:count] if self._writer.wants(index)]
+        found = [index for index in self._returned[:count] if self._sink.wants(index)]
         self._returned = self._returned[count:]
-        limit = self._writer.frontier + self._look_ahead()
-        self._next_index = max(self._next_index, self._writer.frontier)
+        limit = self._sink.frontier + self._look_ahead()
+        self._next_index = max(self._next_index, self._sink.frontier)
         while len(found) < count and self._next_index <= limit:  # what is not wanted now will not be wanted later
-            if self._writer.wants(self._next_index):
+            if self._sink.wants(self._next_index):
                 found.append(self._next_index)
             self._next_index += 1
         return found
 
     def _look_ahead(self) -> int:
         """How far beyond the oldest open index work may go: it bounds what waits in memory."""
-        return max(4096, 16 * len(self._workers) * self._config.concurrency)
+        return max(4096, 16 * len(self._workers) * self._concurrency)
 
     def _send(self, worker: _Worker, indices: list[int]) -> None:
         stream = worker.actor.mill.options(num_returns="streaming").remote(indices)
@@ -352,7 +393,7 @@ class _Drive:
             try:
                 self._take(worker, stream, ray.get(next(cast("Iterator[Any]", stream))))
             except StopIteration:
-                self._returned += [index for index in worker.leases.pop(stream) if self._writer.wants(index)]
+                self._returned += [index for index in worker.leases.pop(stream) if self._sink.wants(index)]
             except RayActorError:
                 self._bury(worker)
             except RayError:
@@ -366,27 +407,28 @@ class _Drive:
             worker.leases[stream].discard(parcel["index"])
             self._dead_in_a_row = 0
             worker.returned += 1
+            self._taken += 1
             if parcel["lost"] and self._try_again(parcel):
                 continue
             if not parcel["lost"]:
                 self._lost_in_a_row = 0
-            self._barren = 0 if parcel["trace"] else self._barren + 1
-            self._writer.add(parcel)
+            self._barren = self._barren + 1 if parcel["reason"] else 0
+            self._sink.add(parcel)
         if not worker.leases[stream]:
             del worker.leases[stream]
 
     def _try_again(self, parcel: Parcel) -> bool:
         """Whether an index that was lost goes back to the queue. Raises ClusterError where nothing else comes any more."""
-        index, reason = parcel["index"], parcel["rejections"][-1]["reason"]
+        index, reason = parcel["index"], parcel["reason"]
         self._lost_in_a_row += 1
-        if self._lost_in_a_row >= MOST_LOST * max(8, self._config.concurrency * len(self._workers)):
+        if self._lost_in_a_row >= MOST_LOST * max(8, self._concurrency * len(self._workers)):
             raise ClusterError(
                 f"the teacher gives no replies any more: {reason}", ["nothing is lost: run the same command again to continue"]
             )
         self._lost[index] += 1
         if self._lost[index] >= MOST_LOST:
             return False
-        if self._writer.wants(index):
+        if self._sink.wants(index):
             self._returned.append(index)
         return True
 
@@ -409,6 +451,6 @@ class _Drive:
             if self._deaths[index] >= LONELY_AFTER + GIVEN_UP_AFTER:
                 deaths = self._deaths[index]
                 reason = f"the actor died {deaths} times while it ran this scenario, the last times with nothing beside it"
-                self._writer.add(pack(quarantined(self._config, index, reason)))
-            elif self._writer.wants(index):
+                self._sink.add(self._work.quarantined(index, reason))
+            elif self._sink.wants(index):
                 self._returned.append(index)

@@ -70,10 +70,10 @@ class ModelConfig(BaseModel):
     timeout: float = Field(default=600.0, gt=0, description="Seconds after which one reply is given up.")
     prices: Prices = Field(default=Prices(), description="What a million tokens cost: prompt and completion.")
 
-    def care(self, mode: str) -> Mode:
+    def care(self, preset: Mode) -> Mode:
         """What the mode presets, as far as nothing else is said here."""
         own = {name: value for name in Mode.model_fields if (value := getattr(self, name)) is not None}
-        return MODES[mode].model_copy(update=own)
+        return preset.model_copy(update=own)
 
 
 class VllmConfig(ModelConfig):
@@ -157,6 +157,9 @@ class Config(BaseModel):
     siblings: int = Field(default=1, ge=1, le=64, description="Rollouts of each scenario; where they part, preference pairs are made.")
     flaws: float = Field(default=0.1, ge=0, le=1, description="Share of first drafts that the scripted teacher spoils.")
     worlds: int = Field(default=32, ge=1, le=100_000, description="Initial states for each environment.")
+    holdout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of each environment's goal templates that is never used, but for evaluation."
+    )
     constitution: Path | None = Field(default=None, description="Your own constitution; the bundled one if not given.")
     budget: BudgetConfig = Field(
         default=BudgetConfig(), description="`turns`, `calls` and `repairs` after which a conversation is cut off."
@@ -229,6 +232,8 @@ class Config(BaseModel):
         plain = self.model_dump(mode="json", include={"seed", "environments", "teacher", "user", "critic", "flaws", "worlds", "budget"})
         if any(isinstance(getattr(self, role), ModelConfig) for role in WORDS):
             plain |= {"mode": self.mode, "siblings": self.siblings}
+        if self.holdout:
+            plain["holdout"] = self.holdout
         if self.critic != "none":
             plain["agreement"] = self.agreement
         for role in WORDS:
@@ -347,9 +352,10 @@ def _file_problems(given: Mapping[str, Any]) -> list[str]:
 def _unsuited_kinds(config: Config) -> list[str]:
     """Kinds that are wanted and that no environment of the run has a goal for: they would never be complete."""
     from tracemill.generators.environments.catalogue import environment
-    from tracemill.generators.environments.goal import templates
+    from tracemill.generators.scenario import Mix, suiting
 
-    suited = {kind for name in config.environments for kinds in templates(environment(name)).values() for kind in kinds}
+    mix = Mix(holdout=config.holdout)
+    suited = {kind for name in config.environments for kind in KINDS if suiting(environment(name), kind, mix)}
     there = ", ".join(kind for kind in KINDS if kind in suited)
     names = ", ".join(config.environments)
     return [

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,14 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from tracemill.config import Config, EndpointConfig, VllmConfig
+from tracemill.config import MODES, Config, EndpointConfig, VllmConfig
 from tracemill.generators.scenario import kind_of
-from tracemill.job import build_job, engines, run_record
+from tracemill.job import Generation, build_job, engines, run_record
+from tracemill.stopping import Stop, begin_again, stoppable
 from tracemill.trace import Kind
 from tracemill.writer import Tally, Writer
 
-RESTARTS = "TRACEMILL_RESTARTS"  # how often this run has already begun again in the same process
-MOST_RESTARTS = 5
 PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
 
 
@@ -42,20 +38,22 @@ def generate(config: Config, out: Path, *, ray_address: str | None = None) -> in
         console.print(f"Continuing {escape(str(out))}: {before:,} of {sum(quotas.values()):,} are there.", highlight=False)
     ending = "complete"
     started = time.monotonic()
-    stop = _Stop()
+    stop = Stop()
     if not writer.full:
         console.print(Text("Starting Ray …", style="dim"))
         from tracemill import cluster
 
-        cluster.start(address=ray_address, cpus=max(os.cpu_count() or 1, config.actors), on_loss=lambda: _begin_again(stop))
+        cluster.start(address=ray_address, cpus=max(os.cpu_count() or 1, config.actors), on_loss=lambda: begin_again(stop))
         actors = cluster.actors_for(config)
         for line in _models(config):
             console.print(Text(line, style="dim"), highlight=False)
         for engine in engines(config):
             console.print(Text(f"Loading {engine.model} with vLLM in {actors} actor(s) …", style="dim"))
         view = View(console, writer, quotas, actors * config.concurrency)
-        with _stoppable(stop), view:
-            ending = cluster.run(config, writer, actors=actors, on_progress=view.update, on_notice=view.notice, should_stop=stop.is_set)
+        with stoppable(stop), view:
+            ending = cluster.run(
+                Generation(config), writer, actors=actors, on_progress=view.update, on_notice=view.notice, should_stop=stop.is_set
+            )
     writer.close()
     _summary(console, config, out, writer, ending, before, time.monotonic() - started)
     return {"complete": 0, "barren": 1, "stopped": 130}[ending]
@@ -65,53 +63,11 @@ def _models(config: Config) -> Iterator[str]:
     """What the models of a run are told to do, so that a mode is no secret."""
     for role, spec in (("agent", config.teacher), ("user", config.user), ("critic", config.critic)):
         if isinstance(spec, VllmConfig | EndpointConfig):
-            care = spec.care(config.mode)
+            care = spec.care(MODES[config.mode])
             told = (
                 f"temperature {care.temperature:g}, at most {care.max_tokens:,} tokens a message, {care.reasoning_steps} reasoning step(s)"
             )
             yield f"{role.capitalize()}: {spec.model or 'the endpoint'}, mode {config.mode}: {'temperature 0' if role == 'critic' else told}"
-
-
-def _begin_again(stop: _Stop) -> None:
-    """Ray has died under a run whose main thread hangs in it: continue the run in a fresh process, in place of this.
-
-    A signal to the whole process group ends Ray too; then the run was to stop.
-    """
-    time.sleep(0.2)  # the signal may reach Ray first
-    if stop.is_set():
-        print("Stopped. Nothing is lost; run the same command again to continue.", file=sys.stderr, flush=True)
-        os._exit(130)
-    times = int(os.environ.get(RESTARTS, "0")) + 1
-    if times > MOST_RESTARTS:
-        print(f"error: Ray has died {times} times. Nothing is lost: run the same command again.", file=sys.stderr, flush=True)
-        os._exit(1)
-    print("Ray has died; continuing with a new one …", file=sys.stderr, flush=True)
-    os.environ[RESTARTS] = str(times)
-    os.execv(sys.executable, [sys.executable, "-m", "tracemill.cli", *sys.argv[1:]])  # noqa: S606 - our own command again
-
-
-class _Stop:
-    def __init__(self) -> None:
-        self._asked = False
-
-    def is_set(self) -> bool:
-        return self._asked
-
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt  # a second Ctrl-C means now
-        self._asked = True
-
-
-@contextmanager
-def _stoppable(stop: _Stop) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run after the batch at hand."""
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class View:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from tracemill import __version__
-from tracemill.config import Config, EndpointConfig, ModelConfig, VllmConfig
+from tracemill.config import MODES, Config, EndpointConfig, Mode, ModelConfig, VllmConfig
 from tracemill.constitution.constitution import load_constitution
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.rollout import Budget
@@ -16,6 +17,7 @@ from tracemill.generators.teachers.chat import ChatModel, Sampling
 from tracemill.generators.teachers.scripted import ScriptedTeacher
 from tracemill.pipeline import Job, Milled, Pipeline
 from tracemill.trace import Json, Rejection, fingerprint
+from tracemill.writer import Parcel, pack
 
 
 def build_job(config: Config) -> Job:
@@ -23,7 +25,9 @@ def build_job(config: Config) -> Job:
     constitution = load_constitution(config.constitution)
     names = {environment(ref).name: weight for ref, weight in config.environments.items()}
     scripted = config.teacher == "scripted"
-    mix = Mix(config.weights(), names, flaws=config.flaws if scripted else 0.0, worlds=config.worlds, mistakes=scripted)
+    mix = Mix(
+        config.weights(), names, flaws=config.flaws if scripted else 0.0, worlds=config.worlds, mistakes=scripted, holdout=config.holdout
+    )
     content = config.content(constitution.digest())
     budget = Budget(config.budget.turns, config.budget.calls, config.budget.repairs)
     return Job(config.seed, mix, fingerprint(content), budget, config.siblings, config.agreement)
@@ -48,19 +52,20 @@ def _key(spec: str | ModelConfig) -> str:
 def _teacher(config: Config, spec: str | ModelConfig, actors: int) -> Teacher:
     if isinstance(spec, str):
         return ScriptedTeacher()
+    return model_teacher(spec, chat_model(config, spec, actors), MODES[config.mode])
+
+
+def model_teacher(spec: ModelConfig, chat: ChatModel, preset: Mode) -> Teacher:
+    """A teacher that asks this model with the preset's care."""
     # Model teachers are imported where they are used: they bring packages that a scripted run does without.
     from tracemill.generators.teachers.model import ModelTeacher
 
-    care = spec.care(config.mode)
-    return ModelTeacher(
-        _chat(config, spec, actors),
-        Sampling(care.temperature, care.max_tokens, spec.top_p),
-        reasoning_steps=care.reasoning_steps,
-        prices=spec.prices,
-    )
+    care = spec.care(preset)
+    sampling = Sampling(care.temperature, care.max_tokens, spec.top_p)
+    return ModelTeacher(chat, sampling, reasoning_steps=care.reasoning_steps, prices=spec.prices)
 
 
-def _chat(config: Config, spec: ModelConfig, actors: int) -> ChatModel:
+def chat_model(config: Config, spec: ModelConfig, actors: int) -> ChatModel:
     if isinstance(spec, EndpointConfig):
         from tracemill.generators.teachers.openai import OpenAIChat
 
@@ -102,9 +107,24 @@ def _versions(config: Config) -> dict[str, Json]:
     return found
 
 
-def quarantined(config: Config, index: int, reason: str) -> Milled:
+@dataclass(frozen=True)
+class Generation:
+    """What the actors of a run do."""
+
+    config: Config
+
+    def build(self, actors: int) -> Pipeline:
+        return build_pipeline(self.config, actors=actors)
+
+    def pack(self, milled: Milled) -> Parcel:
+        return pack(milled)
+
+    def quarantined(self, index: int, reason: str) -> Parcel:
+        return pack(_quarantined(build_job(self.config), index, reason))
+
+
+def _quarantined(job: Job, index: int, reason: str) -> Milled:
     """The ledger's word on a scenario that nothing could be made of."""
-    job = build_job(config)
     kind = kind_of(job.seed, index, job.mix)
     rejection = Rejection(
         id=job.rejection_id(index), index=index, attempt=0, kind=kind, environment="", template="",

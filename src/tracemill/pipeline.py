@@ -184,7 +184,7 @@ class Pipeline:
         if played.stop != "done":
             blame: Blame = "user" if played.stop == "user" else "agent"
             return _Draft(played, sibling, attempt, None, Finding("rollout", blame, (played.why,)))
-        trace = self._trace(drawn, cls, played, attempt)
+        trace = trace_of(drawn, cls, played, id=self.job.id_of(drawn.index), teacher=self._agent.name, revisions=attempt)
         found = await inspect(trace, cls, self._constitution)
         if self._critic is not None:
             found, spent = await self._criticized(self._critic, trace, found)
@@ -202,9 +202,9 @@ class Pipeline:
             )  # fmt: skip
         finally:
             await env.close()
-        unwritable = _unwritable(played.messages)
-        if unwritable:
-            return replace(played, messages=(), stop="unusable", why=unwritable, raw=_escaped(played.messages))
+        problem = unwritable(played.messages)
+        if problem:
+            return replace(played, messages=(), stop="unusable", why=problem, raw=_escaped(played.messages))
         return played
 
     async def _criticized(self, critic: Teacher, trace: Trace, found: Passed | Finding) -> tuple[Passed | Finding, Usage]:
@@ -232,27 +232,6 @@ class Pipeline:
             )
             for number, one in enumerate(pairs(_sibling(best), others), 1)
         ]  # fmt: skip
-
-    def _trace(self, drawn: Scenario, cls: type[Environment], played: Rollout, attempt: int) -> Trace:
-        tools = cls.tools(drawn.kind)
-        recovery = error_recovery.locate(drawn, played.messages, played.troubled) if drawn.kind == "error_recovery" else None
-        return Trace(
-            id=self.job.id_of(drawn.index),
-            kind=drawn.kind,
-            environment=drawn.environment,
-            template=drawn.template,
-            index=drawn.index,
-            seed=drawn.seed,
-            difficulty=drawn.difficulty,
-            messages=played.messages,
-            tools=cls.offered(drawn.kind),
-            effects={tool.name: tool.effect for tool in tools},
-            scenario=drawn,
-            recovery=recovery,
-            state_digest="",
-            teacher=self._agent.name,
-            revisions=attempt,
-        )
 
     def _send_back(self, found: Finding) -> _Back:
         """Back to the first message that breaks a principle."""
@@ -308,6 +287,28 @@ class Pipeline:
         )  # fmt: skip
 
 
+def trace_of(drawn: Scenario, cls: type[Environment], played: Rollout, *, id: str, teacher: str, revisions: int = 0) -> Trace:
+    """A rollout as a trace that nothing has checked yet."""
+    recovery = error_recovery.locate(drawn, played.messages, played.troubled) if drawn.kind == "error_recovery" else None
+    return Trace(
+        id=id,
+        kind=drawn.kind,
+        environment=drawn.environment,
+        template=drawn.template,
+        index=drawn.index,
+        seed=drawn.seed,
+        difficulty=drawn.difficulty,
+        messages=played.messages,
+        tools=cls.offered(drawn.kind),
+        effects={tool.name: tool.effect for tool in cls.tools(drawn.kind)},
+        scenario=drawn,
+        recovery=recovery,
+        state_digest="",
+        teacher=teacher,
+        revisions=revisions,
+    )
+
+
 def _broken(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """What was not kept. Where a rule has decided, a critic's word beside it counts for nothing."""
     decided = {one.principle for one in verdicts if one.by == "rule"}
@@ -333,7 +334,7 @@ def _sibling(draft: _Draft) -> Sibling:
     return Sibling(draft.played.messages, success, draft.played.troubled, counts=success or failed)
 
 
-def _unwritable(messages: Sequence[Message]) -> str:
+def unwritable(messages: Sequence[Message]) -> str:
     """What is wrong with text that no file can hold, such as the half surrogate pairs that some models write."""
     for at, message in enumerate(messages):
         texts = [message.content]

@@ -37,13 +37,16 @@ FIRST_FLUSH = 5.0  # seconds; then doubled up to LAST_FLUSH, so that a long run 
 LAST_FLUSH = 120.0
 
 Parcel = dict[str, Any]
-"""What one index came to, encoded: {index, trace: row or None, rejections: [row], preferences: [row], lost: bool}."""
+"""What one index came to, encoded: {index, reason: str, lost: bool, trace: row or None, rejections: [row], preferences: [row]}.
+
+The reason says why there is no trace."""
 
 
 def pack(milled: Milled) -> Parcel:
     """Encode where the record was made; the driver only passes rows on."""
     return {
         "index": milled.index,
+        "reason": "" if milled.trace else milled.rejections[-1].reason,
         "trace": to_row(milled.trace) if milled.trace else None,
         "rejections": [to_row(one) for one in milled.rejections],
         "preferences": [to_row(one) for one in milled.preferences],
@@ -148,7 +151,7 @@ class Writer:
         self._run = dict(run)
         out.mkdir(parents=True, exist_ok=True)
         self._check_owner()
-        self._lock = _lock(out)
+        self._lock = lock(out)
         self._traces = {kind: Shards(out / "data" / kind, Trace) for kind in KINDS}
         self._rejects = Shards(out / "rejects", Rejection)
         self._preferences = Shards(out / "preferences", Preference)
@@ -382,7 +385,7 @@ def changes(before: Json, now: Json, path: str = "") -> list[str]:
     return [] if before == now else [f"{path}: {before!r} before, {now!r} now"]
 
 
-def _lock(out: Path) -> IO[str]:
+def lock(out: Path) -> IO[str]:
     file = (out / ".lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
