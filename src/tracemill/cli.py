@@ -1,4 +1,4 @@
-"""The command line: `tracemill generate | verify | stats | show | environments | schema | tools`.
+"""The command line: `tracemill generate | verify | stats | show | environments | schema | tools`, and what `cli_training.py` adds.
 
 Heavy packages (ray, datasets, pyarrow) are imported by the commands that need them, so that `tracemill --help` is
 there at once.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from tracemill.errors import TracemillError
+from tracemill import cli_training
+from tracemill.refusals import fail, refusals
 
 app = typer.Typer(
     name="tracemill",
@@ -23,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Verified training data for agents: executed, replayed and constitution-checked traces.",
 )
+app.add_typer(cli_training.train, name="train")
+for command, epilog in cli_training.COMMANDS.items():
+    app.command(epilog=epilog)(command)
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a run.", exists=True, file_okay=False)]
 
 
@@ -58,6 +62,9 @@ def generate(
     mode: Annotated[str | None, typer.Option(help="fast, balanced or thorough. [default: balanced]")] = None,
     siblings: Annotated[int | None, typer.Option(help="Rollouts of each scenario, for preference pairs. [default: 1]")] = None,
     flaws: Annotated[float | None, typer.Option(help="Share of first drafts that the scripted teacher spoils. [default: 0.1]")] = None,
+    holdout: Annotated[
+        float | None, typer.Option(help="Share of each environment's goal templates that is kept back for evaluation. [default: 0]")
+    ] = None,
     constitution: Annotated[Path | None, typer.Option(help="Your own constitution file.")] = None,
     actors: Annotated[int | None, typer.Option(help="Ray actors. [default: one for each CPU]")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Rollouts in flight in each actor. [default: 32]")] = None,
@@ -68,12 +75,12 @@ def generate(
 
     flags = {
         "accept": accept, "seed": seed, "flaws": flaws, "constitution": constitution, "actors": actors, "concurrency": concurrency,
-        "teacher": teacher, "user": user, "critic": critic, "mode": mode, "siblings": siblings,
+        "teacher": teacher, "user": user, "critic": critic, "mode": mode, "siblings": siblings, "holdout": holdout,
         "kinds": dict.fromkeys(kind, 1.0) if kind else None,
         "environments": dict.fromkeys(environment, 1.0) if environment else None,
     }  # fmt: skip
     sys.path.insert(0, str(Path.cwd()))  # so that module:Class finds a module in the working folder
-    with _refusals():
+    with refusals():
         settings = load_config(config, flags)
         from tracemill.generate import generate as make
 
@@ -90,7 +97,7 @@ def verify(
     """Check a dataset again from its files alone: schema, arguments, replay, goal, proofs, rules. Ends with 1 if a
     single record fails."""
     sys.path.insert(0, str(Path.cwd()))
-    with _refusals():
+    with refusals():
         from tracemill.verify import verify as check
 
         code = check(out, workers=workers, report=report)
@@ -103,7 +110,7 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """How diverse a run is: environments, templates, tools, call sequences, lengths, near-duplicates."""
-    with _refusals():
+    with refusals():
         from tracemill.stats import show_stats
 
         show_stats(out, as_json=as_json)
@@ -122,7 +129,7 @@ def show(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
 ) -> None:
     """Page through traces, readably."""
-    with _refusals():
+    with refusals():
         from tracemill.show import show_traces
 
         show_traces(out, id=id, kind=kind, environment=environment, template=template, rejects=rejects, limit=limit)
@@ -138,7 +145,7 @@ def environments(
     """List the environments, or show one: policy, tools with their effects, goal templates. Ends with 1 if --check finds
     a goal that does not do."""
     sys.path.insert(0, str(Path.cwd()))
-    with _refusals():
+    with refusals():
         if check:
             raise typer.Exit(_checked(name))
         from tracemill.show import show_environments
@@ -154,7 +161,7 @@ def _checked(name: str | None) -> int:
     from tracemill.generators.environments.goal import templates
 
     if name is None:
-        _fail("--check wants to know which environment")
+        fail("--check wants to know which environment")
     cls = environment(name)
     problems = asyncio.run(gate(cls))
     for problem in problems:
@@ -175,7 +182,7 @@ def schema(
             typer.echo(f"{name:12} {str(record_schema(name).get('description', '')).splitlines()[0]}")
         return
     if kind not in RECORD_KINDS:
-        _fail(f"no record kind {kind!r}; there are {', '.join(RECORD_KINDS)}")
+        fail(f"no record kind {kind!r}; there are {', '.join(RECORD_KINDS)}")
     typer.echo(json.dumps(record_schema(kind), indent=2, ensure_ascii=False))
 
 
@@ -187,26 +194,10 @@ def tools(
     refused: Annotated[bool, typer.Option("--refused", help="List only the refused ones.")] = False,
 ) -> None:
     """Load tool definitions and say which load, which are refused, and why."""
-    with _refusals():
+    with refusals():
         from tracemill.show import show_tools
 
         show_tools(file, only_refused=refused)
-
-
-class _refusals:
-    """Our own errors end the command with their message, not with a traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, TracemillError):
-            _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
-    raise typer.Exit(2)
 
 
 def main() -> None:
