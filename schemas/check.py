@@ -32,7 +32,7 @@ from referencing.jsonschema import specification_with
 from tracemill.errors import SchemaError
 from tracemill.trace import Json
 
-RECORD_KINDS = ("trace", "preference", "rejection", "scenario", "plan")
+RECORD_KINDS = ("trace", "preference", "rejection", "conversation", "refusal", "scenario", "plan")
 MAX_DEPTH = 64  # of a schema, and of what a recursive schema is applied to: the validators recurse along with it
 
 Path = tuple[str | int, ...]

@@ -18,11 +18,13 @@ from pydantic_core import core_schema
 
 from tracemill.generators.environments.base import Environment
 from tracemill.schemas.check import DEFAULT_DIALECT
-from tracemill.trace import Json, Preference, Record, Rejection, Scenario, Trace
+from tracemill.trace import Conversation, Json, Preference, Record, Refusal, Rejection, Scenario, Trace
 
 FORMAT = 1  # goes up when a record of the old format is none of the new one
 FOLDER = Path(__file__).parent
-TYPES: dict[str, type[Record]] = {"trace": Trace, "preference": Preference, "rejection": Rejection, "scenario": Scenario}
+TYPES: dict[str, type[Record]] = {
+    "trace": Trace, "preference": Preference, "rejection": Rejection, "conversation": Conversation, "refusal": Refusal, "scenario": Scenario,
+}  # fmt: skip
 
 
 class Precise(GenerateJsonSchema):

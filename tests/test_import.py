@@ -77,5 +77,5 @@ def test_the_records_are_these() -> None:
         "Record", "FunctionCall", "ToolCall", "SystemMessage", "UserMessage", "AssistantMessage", "ToolMessage",
         "FunctionSpec", "OfferedTool", "ToolDefinition", "Call", "Persona", "Slot", "Step", "Interjection", "Constraint", "Subgoal",
         "Assertion", "Fact", "Forbidden", "Fault", "Mistake", "HonestEnd", "Scenario", "Usage", "Outcome", "Recovery", "Verdict",
-        "Trace", "Preference", "Rejection",
+        "Trace", "Preference", "Rejection", "Conversation", "Refusal",
     }  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("generators", "schemas", "constitution", "train")
-SUFFIXES = (".py", ".yaml", ".md", ".txt", ".json", ".typed")
+SUFFIXES = (".py", ".yaml", ".md", ".txt", ".json", ".typed", ".j2")
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("build") is None or importlib.util.find_spec("hatchling") is None,
@@ -26,7 +26,8 @@ pytestmark = pytest.mark.skipif(
 def files_here() -> set[str]:
     """The package's files as they lie in the checkout, by the name they must have in the wheel."""
     core = ROOT / "src/tracemill"
-    found = {f"tracemill/{path.name}" for path in core.iterdir() if path.suffix in SUFFIXES}
+    own = (path.relative_to(core) for path in core.rglob("*") if path.suffix in SUFFIXES and "__pycache__" not in path.parts)
+    found = {f"tracemill/{path.as_posix()}" for path in own if path.parts[0] not in FOLDERS}
     for folder in FOLDERS:
         assert (core / folder).resolve() == ROOT / folder, "linked into the package for editable use"
         paths = (path for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES and "__pycache__" not in path.parts)

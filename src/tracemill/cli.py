@@ -1,4 +1,4 @@
-"""The command line: `tracemill generate | verify | stats | show | environments | schema | tools`, and what `cli_training.py` adds.
+"""The command line: `tracemill generate | import | verify | stats | show | environments | schema | tools`, and what `cli_training.py` adds.
 
 Heavy packages (ray, datasets, pyarrow) are imported by the commands that need them, so that `tracemill --help` is
 there at once.
@@ -24,6 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Verified training data for agents: executed, replayed and constitution-checked traces.",
 )
+imports = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Import conversations that were made elsewhere: checked in form, never replayed.",
+)
+app.add_typer(imports, name="import")
 app.add_typer(cli_training.train, name="train")
 for command, epilog in cli_training.COMMANDS.items():
     app.command(epilog=epilog)(command)
@@ -172,7 +178,7 @@ def _checked(name: str | None) -> int:
 
 @app.command(epilog="**Examples**\n\n`tracemill schema`\n\n`tracemill schema trace > trace.schema.json`")
 def schema(
-    kind: Annotated[str | None, typer.Argument(help="trace, preference, rejection, scenario or plan.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="trace, preference, rejection, scenario, plan, conversation or refusal.")] = None,
 ) -> None:
     """Print the JSON Schema of a record kind, or list them."""
     from tracemill.schemas.check import RECORD_KINDS, record_schema
@@ -198,6 +204,37 @@ def tools(
         from tracemill.show import show_tools
 
         show_tools(file, only_refused=refused)
+
+
+@imports.callback()
+def _imports() -> None:
+    """Keeps `openai` a sub-command while it is the only one."""
+
+
+@imports.command(
+    epilog="**Examples**\n\n`tracemill import openai chats.jsonl --out runs/chats --tools tools.json`\n\n"
+    "`tracemill import openai chats.parquet --out runs/all --min-reward 0`"
+)
+def openai(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON lines, a JSON list, or Parquet, with `messages` (or `traj`), `tools`, `reward`.", exists=True, dir_okay=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Where the dataset goes: a folder that is empty or not there.")],
+    tools: Annotated[
+        Path | None,
+        typer.Option(help="Tools of the rows that name none: OpenAI functions, or an MCP listing.", exists=True, dir_okay=False),
+    ] = None,
+    min_reward: Annotated[float, typer.Option(help="Rows with a lower reward are refused; 0 keeps failures.")] = 1.0,
+) -> None:
+    """Import conversations in the OpenAI chat format. Ends with 1 if none is accepted."""
+    with refusals():
+        from tracemill.importing.openai import import_openai
+
+        code = import_openai(file, out, tools=tools, min_reward=min_reward)
+    raise typer.Exit(code)
 
 
 def main() -> None:

@@ -104,13 +104,19 @@ async def _again(env: Environment, recorded: Sequence[Move]) -> tuple[list[Done]
 
 
 def structure_problems(messages: Sequence[Message]) -> list[str]:
-    """Where a conversation is not well formed: who speaks when, and which result answers which call."""
+    """Where the conversation of a trace is not well formed: how it begins and ends, and what `turn_problems` finds."""
     found: list[str] = []
     if not isinstance(messages[0], SystemMessage) or not isinstance(messages[1], UserMessage):
         found.append("messages: a system message and the user's first message must come first")
     last = messages[-1]
     if not isinstance(last, AssistantMessage) or last.tool_calls:
         found.append("messages: the last one must be the agent's answer")
+    return found + turn_problems(messages)
+
+
+def turn_problems(messages: Sequence[Message]) -> list[str]:
+    """Where it is not well formed who speaks when, and which result answers which call."""
+    found: list[str] = []
     waiting: list[tuple[str, str]] = []
     used: set[str] = set()
     for at, message in enumerate(messages):

@@ -33,10 +33,11 @@ from tracemill.generators.environments.goal import draw, templates
 from tracemill.generators.environments.tool import Tool
 from tracemill.generators.environments.tool_files import Loaded, load_tools
 from tracemill.generators.faults import FaultPlan
-from tracemill.stats import clean, count_of, open_console, part_files, read_rows, read_run, trace_files
+from tracemill.stats import clean, count_of, is_import, open_console, part_files, read_rows, read_run, trace_files
 from tracemill.trace import (
     KINDS,
     AssistantMessage,
+    Conversation,
     Effect,
     Fault,
     Json,
@@ -45,6 +46,7 @@ from tracemill.trace import (
     Mistake,
     Outcome,
     Persona,
+    Refusal,
     Rejection,
     Scenario,
     SystemMessage,
@@ -65,7 +67,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s(?=\W?[A-Z])")
 _BLOCK_START = re.compile(r"\s*([-*+#|>]|\d+\.)\s")
 _AT = re.compile(r"messages\[(\d+)\]")
 
-Shown = Trace | Rejection
+Shown = Trace | Rejection | Conversation | Refusal
 
 
 # --- traces and the ledger ----------------------------------------------------------------------------------
@@ -78,24 +80,25 @@ def show_traces(
 
     A record that is asked for by its id is shown whole. Raises DatasetError where there is no run or nothing passes.
     """
-    read_run(out)
-    files = part_files(out / "rejects") if rejects else trace_files(out)
+    imported = is_import(read_run(out))
+    files = part_files(out / "rejects") if rejects else part_files(out / "data" / "imported") if imported else trace_files(out)
     wanted = {key: value for key, value in zip(KEYS, (kind, environment, template), strict=True) if value is not None}
+    if imported and wanted:
+        raise DatasetError(f"{out} holds imported conversations, which have no {' and no '.join(wanted)}: choose by id, or --rejects")
     prefix = (id or "").rstrip("….")
     places = list(_places(files, wanted, prefix))
     if not places:
-        raise _nothing(out, files, wanted, prefix, rejects)
+        raise _nothing_imported(out, prefix, rejects) if imported else _nothing(out, files, wanted, prefix, rejects)
     chosen = heapq.nsmallest(limit, places)
-    cls: type[Shown] = Rejection if rejects else Trace
+    cls: type[Shown] = (Refusal if rejects else Conversation) if imported else Rejection if rejects else Trace
     console = open_console()
     with _paged(console):
         for place, record in enumerate(_records(cls, chosen), 1):
             console.print(_record(record, f"{place:,} of {len(places):,}", whole=bool(prefix), width=console.width))
         if len(places) > limit:
-            what = "rejections" if rejects else "traces"
-            console.print(
-                Text(f"{len(places) - limit:,} more {what}: raise --limit, or choose by id, --kind, --environment, --template", "dim")
-            )
+            what = ("refused rows" if rejects else "conversations") if imported else "rejections" if rejects else "traces"
+            choose = "by id" if imported else "by id, --kind, --environment, --template"
+            console.print(Text(f"{len(places) - limit:,} more {what}: raise --limit, or choose {choose}", "dim"))
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -172,6 +175,14 @@ def _nothing(out: Path, files: Sequence[Path], wanted: Mapping[str, str], prefix
     return DatasetError(f"no {what} in {out} is of {' and '.join(said)}", there)
 
 
+def _nothing_imported(out: Path, prefix: str, rejects: bool) -> DatasetError:
+    other = next(_places(part_files(out / ("data/imported" if rejects else "rejects")), {}, prefix), None)
+    hints = {True: "it was imported: leave out --rejects to see it", False: "it was refused: add --rejects to see it"}
+    what = "refused row" if rejects else "conversation"
+    told = f"no {what} in {out} has an id that begins with {prefix!r}" if prefix else f"{out} holds no {what}s"
+    return DatasetError(told, [hints[rejects]] if prefix and other else [])
+
+
 def _common(one: str, other: str) -> int:
     """Length of the common beginning."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
@@ -192,15 +203,41 @@ def _paged(console: Console) -> AbstractContextManager[Any]:
 
 
 def _record(record: Shown, place: str, *, whole: bool, width: int) -> RenderableType:
-    head = _trace_head(record) if isinstance(record, Trace) else _rejection_head(record)
-    remarks = _trace_remarks(record) if isinstance(record, Trace) else _rejection_remarks(record)
+    head, remarks = _head_and_remarks(record)
     title = Text.assemble(
         ("── ", "dim"), (clean(record.id), "bold"), (" " + "─" * max(2, width - len(record.id) - len(place) - 6), "dim"), f" {place}"
     )
     parts: list[RenderableType] = [title, *head]
     if record.messages:
         parts += [Text(), _conversation(record.messages, remarks, whole=whole, width=width)]
+    elif isinstance(record, Refusal):
+        parts += [Text(), _shortened(record.raw, None if whole else RESULT_LINES, width, "dim")]
     return Group(*parts, Text())
+
+
+def _head_and_remarks(record: Shown) -> tuple[Iterator[Text], dict[int, list[Text]]]:
+    match record:
+        case Trace():
+            return _trace_head(record), _trace_remarks(record)
+        case Rejection():
+            return _rejection_head(record), _rejection_remarks(record)
+        case Conversation():
+            return _conversation_head(record, "its form was checked; it was not replayed"), _unlearnt(record.messages)
+        case Refusal():
+            return _refusal_head(record), _rejection_remarks(record)
+
+
+def _conversation_head(record: Conversation | Refusal, state: str) -> Iterator[Text]:
+    yield _about("imported", f"{record.source}, row {record.index}", *([f"id {record.row_id}"] if record.row_id else []))
+    reward = "no reward" if record.reward is None else f"reward {record.reward:g}"
+    yield _facts(("", reward), ("", state))
+
+
+def _refusal_head(refusal: Refusal) -> Iterator[Text]:
+    yield from _conversation_head(refusal, "refused")
+    yield Text.assemble(("failed  ", "dim"), (f"at {refusal.stage}", "bold red"))
+    for problem in refusal.evidence:
+        yield _bullet(problem, "red")
 
 
 def _trace_head(trace: Trace) -> Iterator[Text]:
@@ -285,11 +322,9 @@ def _mistake(mistake: Mistake) -> Text:
 
 def _trace_remarks(trace: Trace) -> dict[int, list[Text]]:
     """What there is to say of single messages, by their index."""
-    remarks: dict[int, list[Text]] = {}
+    remarks = _unlearnt(trace.messages)
     recovery = trace.recovery
     for at, message in enumerate(trace.messages):
-        if isinstance(message, AssistantMessage) and not message.train:
-            remarks.setdefault(at, []).append(Text("wrong step, not trained", "bold yellow"))
         if recovery and at in recovery.recovery:
             remarks.setdefault(at, []).append(Text("recovery", "bold green"))
         if message.role == "user" and any(message.content == one.says for one in trace.scenario.interjections):
@@ -302,11 +337,13 @@ def _trace_remarks(trace: Trace) -> dict[int, list[Text]]:
     return remarks
 
 
-def _rejection_remarks(rejection: Rejection) -> dict[int, list[Text]]:
-    remarks: dict[int, list[Text]] = {}
-    for at, message in enumerate(rejection.messages):
-        if isinstance(message, AssistantMessage) and not message.train:
-            remarks.setdefault(at, []).append(Text("wrong step, not trained", "bold yellow"))
+def _unlearnt(messages: Sequence[Message]) -> dict[int, list[Text]]:
+    wrong = [at for at, message in enumerate(messages) if isinstance(message, AssistantMessage) and not message.train]
+    return {at: [Text("wrong step, not trained", "bold yellow")] for at in wrong}
+
+
+def _rejection_remarks(rejection: Rejection | Refusal) -> dict[int, list[Text]]:
+    remarks = _unlearnt(rejection.messages)
     for problem in rejection.evidence or (rejection.reason,):
         for at in {int(number) for number in _AT.findall(problem)}:
             remarks.setdefault(at, []).append(Text("rejected for this", "bold red"))

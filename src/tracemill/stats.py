@@ -28,12 +28,14 @@ from tracemill.columns import Row
 from tracemill.constitution.agreement import Agreement
 from tracemill.constitution.constitution import load_constitution
 from tracemill.errors import DatasetError
+from tracemill.importing.check import failed
 from tracemill.trace import KINDS, Json, Outcome, Verdict, is_error
 
 if TYPE_CHECKING:
     import numpy as np
     from datasketch import MinHash
 
+CONVERSATION_COLUMNS = ("id", "messages", "tools")
 TRACE_COLUMNS = ("id", "kind", "environment", "template", "difficulty", "messages", "effects", "scenario")
 REJECTION_COLUMNS = ("stage", "reason", "blame", "final")
 SORTS = (("fault of a tool", "fault"), ("wrong step of the agent", "mistake"))
@@ -54,12 +56,13 @@ _LISTED = re.compile(r"…(?:(?:,| or| and| ->)* ?…)+")
 
 def show_stats(out: Path, *, as_json: bool) -> None:
     """Print what `measure` finds. Raises DatasetError where there is no run."""
-    report = measure(out)
+    imported = is_import(read_run(out))
+    report = measure_import(out) if imported else measure(out)
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return
     console = open_console()
-    for part in _tables(report):
+    for part in _import_tables(report) if imported else _tables(report):
         console.print(part)
 
 
@@ -91,6 +94,18 @@ def measure(out: Path) -> dict[str, Json]:
     }
 
 
+def measure_import(out: Path) -> dict[str, Json]:
+    """What can be said of imported conversations: no scenario, environment or template is known of them, and no effect of a
+    tool. Raises DatasetError."""
+    run, files = read_run(out), part_files(out / "data" / "imported")
+    conversations = _Conversations(sum(row_count(path) for path in files))
+    for path in files:
+        for rows in read_rows(path, CONVERSATION_COLUMNS):
+            for row in rows:
+                conversations.add(path, row)
+    return {"run": {"path": str(out), "import": run["import"]}, **conversations.report(), "refused": run.get("reasons", [])}
+
+
 # --- reading ------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +128,11 @@ def read_run(out: Path) -> dict[str, Json]:
 def trace_files(out: Path) -> list[Path]:
     """The shards of accepted traces, kind by kind."""
     return [path for kind in KINDS for path in part_files(out / "data" / kind)]
+
+
+def is_import(run: Mapping[str, Json]) -> bool:
+    """Whether run.json is that of imported conversations, which lie in `data/imported`."""
+    return "import" in run
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -186,6 +206,8 @@ def critic_agreement(out: Path) -> Agreement:
 
 
 class _Traces:
+    fails = staticmethod(is_error)
+
     def __init__(self, expected: int) -> None:
         import numpy as np
 
@@ -234,12 +256,15 @@ class _Traces:
             self._effects[tool] = effect
             self._homes.setdefault(tool, set()).add(environment)
         self._count_calls(messages)
+        self._compare(messages, f"{environment}/{row['template']}")
+
+    def _compare(self, messages: Sequence[Mapping[str, Any]], template: str) -> None:
         opening = next(message["content"] for message in messages if message["role"] == "user")
         text = f"{opening}\n{messages[-1]['content']}"
         self._openings.add(hash(opening))
         self._masked.add(hash(_DIGITS.sub("0", opening)))
         self._signatures[len(self._templates)] = signature(text, self._blank)
-        self._templates.append(sys.intern(f"{environment}/{row['template']}"))
+        self._templates.append(sys.intern(template))
 
     def _count_calls(self, messages: Sequence[Mapping[str, Any]]) -> None:
         groups: list[list[str]] = []
@@ -247,7 +272,7 @@ class _Traces:
         for message in messages:
             characters += len(message["content"]) + len(message.get("reasoning_content") or "")
             if message["role"] == "tool":
-                self._failed[message["name"]] += is_error(message["content"])
+                self._failed[message["name"]] += self.fails(message["content"])
             calls = [call["function"] for call in message.get("tool_calls") or ()]
             characters += sum(len(json.dumps(call["arguments"], ensure_ascii=False)) for call in calls)
             if calls:
@@ -326,6 +351,25 @@ class _Traces:
             "share": _share(of_template.total(), len(self._templates)),
             "by_template": {name: {"traces": number, "share": _share(number, templates[name])} for name, number in _ranked(of_template)},
         }
+
+
+class _Conversations(_Traces):
+    """Imported ones, of which less is known."""
+
+    fails = staticmethod(failed)
+
+    def _add(self, row: Row) -> None:
+        messages = [json.loads(text) for text in row["messages"]]
+        for tool in row["tools"]:
+            name = json.loads(tool)["function"]["name"]
+            self._effects[name] = ""
+            self._homes[name] = {"imported"}
+        self._count_calls(messages)
+        self._compare(messages, "imported")
+
+    def report(self) -> dict[str, Json]:
+        whole = super().report()
+        return {name: whole[name] for name in ("traces", "tools", "call_sequences", "lengths", "openings", "near_duplicates")}
 
 
 def shape(groups: Sequence[Sequence[str]]) -> str:
@@ -506,6 +550,22 @@ def _tables(report: Mapping[str, Json]) -> Iterator[RenderableType]:
     if "critic" in report:
         yield from _critic_tables(report["critic"])
     yield from _rejection_tables(report["rejections"])
+
+
+def _import_tables(report: Mapping[str, Json]) -> Iterator[RenderableType]:
+    about = report["run"]
+    yield Text.assemble(
+        (clean(about["path"]), "bold"), f"  {count_of(report['traces'], 'conversation')} imported from {clean(about['import']['file'])}"
+    )
+    if report["traces"]:
+        yield from _tool_tables(report["tools"], report["call_sequences"])
+        yield from _texts(report)
+    if report["refused"]:
+        yield _heading("Refused rows")
+        grid = _grid("stage", "reason", ">rows")
+        for one in report["refused"]:
+            _row(grid, one["stage"], one["reason"], _count(one["rows"]))
+        yield _indented(grid)
 
 
 def _headline(report: Mapping[str, Json]) -> Text:

@@ -1,4 +1,4 @@
-"""The types that travel: scenario, message, trace, verdict, preference, rejection.
+"""The types that travel: scenario, message, trace, verdict, preference, rejection, imported conversation.
 
 Everything else in tracemill reads or extends what stands here; this module imports nothing of ours.
 All types are frozen. Their JSON form is the record format of a dataset, described for other tools by
@@ -21,6 +21,7 @@ Effect = Literal["read", "write", "irreversible"]
 Blame = Literal["agent", "tool", "user", "infrastructure"]
 Stage = Literal["rollout", "schema", "replay", "goal", "proof", "constitution", "infrastructure"]
 Ending = Literal["done", "refused", "handed_over"]
+ImportStage = Literal["row", "schema", "structure", "arguments", "goal", "duplicate"]
 Json = Any  # a JSON value: None, bool, int, float, str, list or dict with string keys
 
 
@@ -439,9 +440,7 @@ class Trace(Record):
     digest: str = Field(default="", description="Fingerprint of all other fields: see Trace.seal().")
 
     def plain(self) -> dict[str, Json]:
-        plain: dict[str, Json] = self.model_dump(mode="json", exclude_none=True, exclude={"tools"})
-        plain["tools"] = _tools(self.tools).plain
-        return plain
+        return _plain(self)
 
     def sealed(self) -> Trace:
         """The trace with its digest."""
@@ -449,8 +448,7 @@ class Trace(Record):
 
     def seal(self) -> str:
         """What the digest should be: the fingerprint of the record without it, its tools by their own fingerprint."""
-        plain: dict[str, Json] = self.model_dump(mode="json", exclude_none=True, exclude={"tools", "digest"})
-        return fingerprint({**plain, "tools": _tools(self.tools).digest})
+        return _seal(self)
 
     def calls(self) -> Iterator[tuple[int, ToolCall, ToolMessage | None]]:
         """Each call with the index of its message and the tool message that answers it."""
@@ -508,3 +506,58 @@ class Rejection(Record):
     raw: str = Field(default="", description="What was written last, where that could not be used; cut at 100,000 characters.")
     verdicts: tuple[Verdict, ...] = Field(default=(), description="The constitution's findings, if it came so far.")
     usage: Usage = Field(default=Usage(), description="On the final rejection: all tokens that the scenario took.")
+
+
+# --- what comes from elsewhere ------------------------------------------------------------------------------
+
+
+class Conversation(Record):
+    """An imported conversation. Its form was checked; its tools are not here, so nothing of it was executed again."""
+
+    id: str = Field(description="Follows from messages and tools: the same conversation always has the same id.")
+    source: str = Field(description="Name of the file that it came from.")
+    index: int = Field(ge=0, description="Which row of the file it was, from 0.")
+    row_id: str = Field(default="", description="The row's own id, if it had one.")
+    reward: float | None = Field(default=None, description="As the file has it.")
+    messages: tuple[Message, ...] = Field(min_length=2, description="The conversation, in the OpenAI chat format.")
+    tools: tuple[OfferedTool, ...] = Field(description="What the agent was offered.")
+    digest: str = Field(default="", description="Fingerprint of all other fields, made like that of a trace.")
+
+    def plain(self) -> dict[str, Json]:
+        return _plain(self)
+
+    def sealed(self) -> Conversation:
+        """The conversation with its id and its digest."""
+        named = self.model_copy(update={"id": self.name()})
+        return named.model_copy(update={"digest": _seal(named)})
+
+    def name(self) -> str:
+        """What the id should be."""
+        said = [message.plain() for message in self.messages]
+        return f"im-{fingerprint([said, _tools(self.tools).digest])[:20]}"
+
+
+class Refusal(Record):
+    """A row of a file that was not imported: why, and what stood in it."""
+
+    id: str
+    source: str = Field(description="Name of the file.")
+    index: int = Field(ge=0, description="Which row of the file it is, from 0.")
+    row_id: str = Field(default="", description="The row's own id, if it has one.")
+    reward: float | None = Field(default=None, description="As the file has it.")
+    stage: ImportStage = Field(description="The first check that it did not pass.")
+    reason: str
+    evidence: tuple[str, ...] = Field(description="All findings of all checks; the reason is the first.")
+    messages: tuple[Message, ...] = Field(default=(), description="The conversation, if it could be read.")
+    raw: str = Field(default="", description="The row, if it could not be read; cut at 100,000 characters.")
+
+
+def _plain(record: Trace | Conversation) -> dict[str, Json]:
+    plain: dict[str, Json] = record.model_dump(mode="json", exclude_none=True, exclude={"tools"})
+    plain["tools"] = _tools(record.tools).plain
+    return plain
+
+
+def _seal(record: Trace | Conversation) -> str:
+    plain: dict[str, Json] = record.model_dump(mode="json", exclude_none=True, exclude={"tools", "digest"})
+    return fingerprint({**plain, "tools": _tools(record.tools).digest})

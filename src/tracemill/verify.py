@@ -38,15 +38,18 @@ from tracemill.job import build_job
 from tracemill.pipeline import Job
 from tracemill.schemas.check import Checker, Problem, record_schema
 from tracemill.siblings import SOURCES, same_way
+from tracemill.stats import is_import
 from tracemill.trace import (
     KINDS,
     AssistantMessage,
+    Conversation,
     Effect,
     Json,
     Kind,
     OfferedTool,
     Preference,
     Record,
+    Refusal,
     Rejection,
     Scenario,
     SystemMessage,
@@ -56,7 +59,9 @@ from tracemill.trace import (
     fingerprint,
 )  # fmt: skip
 
-RECORDS: dict[str, type[Record]] = {"trace": Trace, "preference": Preference, "rejection": Rejection}
+RECORDS: dict[str, type[Record]] = {
+    "trace": Trace, "preference": Preference, "rejection": Rejection, "conversation": Conversation, "refusal": Refusal,
+}  # fmt: skip
 CHUNK = 100  # rows that one task of a worker checks
 SHOWN = 20
 REPEATED = frozenset({"tools", "effects", "outcome", "verdicts"})
@@ -105,6 +110,10 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
     """Print a report; 0 if every record holds, else 1. Raises DatasetError if the folder holds no run."""
     console = Console()
     run = read_run(out)
+    if is_import(run):
+        from tracemill.importing.verify import verify_import  # which builds on this module
+
+        return verify_import(out, run, report=report)
     config = run_config(run)
     job = build_job(config)
     if job.digest != run.get("digest"):
@@ -551,6 +560,12 @@ def _print(console: Console, out: Path, faults: list[Fault], counted: Counter[st
     if not faults:
         console.print(f"[green]All good.[/] {numbers} in {where} checked: schema, arguments, replay, goal, proofs, rules.", highlight=False)
         return
+    print_faults(console, out, faults, numbers)
+
+
+def print_faults(console: Console, out: Path, faults: list[Fault], numbers: str) -> None:
+    """How many, of which check, and the first of them. `numbers` says of what."""
+    where = escape(str(out))
     broken = {(fault.file, fault.row) for fault in faults}
     console.print(f"[red]{len(broken):,} record(s) failed[/] of {numbers} in {where}.", highlight=False)
     for check, number in Counter(fault.check for fault in faults).most_common():
