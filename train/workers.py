@@ -1,0 +1,98 @@
+"""Data-parallel training through Ray Train: one process for each worker, the same recipe in each.
+
+Ray Train places the workers and joins them to a process group; the recipe finds itself in it as it does under
+`accelerate launch`. The first worker prints and writes, so OUT has to lie where it and the driver both see it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import ray
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from tracemill import cluster
+from tracemill.errors import ClusterError, TracemillError
+from tracemill.train.run import is_main
+from tracemill.train.settings import TrainSettings
+
+WATCH_SECONDS = 0.3
+S = TypeVar("S", bound=TrainSettings)
+
+
+def run(recipe: Callable[[S], Path], settings: S) -> Path:
+    """Run the recipe in `settings.workers` processes, on GPUs where the cluster has any, and return its folder.
+
+    Raises what the recipe raises, and ClusterError if a worker dies: the same command goes on from the last checkpoint.
+    """
+    ours = not ray.is_initialized()
+    cluster.start(cpus=max(settings.workers, os.cpu_count() or 1))
+    gpus = cast("Any", ray).cluster_resources().get("GPU", 0) >= settings.workers
+    settings.out.mkdir(parents=True, exist_ok=True)
+    told = settings.out.resolve() / ".told"
+    told.touch()
+    alone = settings.model_copy(update={"workers": 1, "out": settings.out.resolve(), "data": tuple(one.resolve() for one in settings.data)})
+    with tempfile.TemporaryDirectory() as storage, _relayed(told):
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"recipe": recipe, "settings": alone, "told": told},
+            scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpus),
+            run_config=RunConfig(storage_path=storage),
+        )
+        try:
+            trainer.fit()
+        except WorkerGroupError as reason:
+            raise _cause(reason) from None
+        finally:
+            if ours:
+                ray.shutdown()
+    return settings.out
+
+
+def _work(config: dict[str, Any]) -> None:
+    """In each worker."""
+    with config["told"].open("a", buffering=1) if is_main() else Path(os.devnull).open("w") as lines, contextlib.redirect_stdout(lines):
+        config["recipe"](config["settings"])
+
+
+def _cause(reason: WorkerGroupError) -> TracemillError:
+    """The recipe's own refusal; else a worker that died, and what it died of."""
+    for error in reason.worker_failures.values():
+        cause = getattr(error, "cause", error)
+        if isinstance(cause, TracemillError):
+            return cause
+    return ClusterError(
+        "a worker of the training ended: run the same command again to go on from the last checkpoint",
+        [f"worker {rank}: {' '.join(str(error).split())[-300:]}" for rank, error in reason.worker_failures.items()],
+    )
+
+
+@contextlib.contextmanager
+def _relayed(told: Path) -> Iterator[None]:
+    """Print what the first worker says, as it says it."""
+    done = threading.Event()
+
+    def relay() -> None:
+        with told.open() as lines:
+            while True:
+                last = done.wait(WATCH_SECONDS)
+                print(lines.read(), end="", flush=True)
+                if last:
+                    return
+
+    thread = threading.Thread(target=relay)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        told.unlink()
