@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from tracemill.columns import from_row
 from tracemill.errors import ConfigError, DatasetError
 from tracemill.generators.teachers.chat import wire_message
+from tracemill.stats import part_files
 from tracemill.trace import (
     AssistantMessage,
     FunctionCall,
@@ -450,6 +451,23 @@ def test_thoughts_that_are_kept_are_shown_and_not_trained(name: str) -> None:
     assert sorted(tokenizer.decode([id for some in hidden for id in some])) == sorted("".join(thoughts))
 
 
+@pytest.mark.parametrize("thought", ["think", "<", "tool", "Done.", "~", "\n a  \n"])
+def test_a_thought_is_found_although_its_words_stand_elsewhere_too(thought: str) -> None:
+    tokenizer = tokenizer_of(FAMILIES["qwen3"])
+    messages = [*conversation()[:2], says("Done.", thought)]
+    (kept,) = Encoder(tokenizer, max_length=LONG, reasoning="keep").encode("t", messages, TOOLS)
+    parts = [tokenizer.decode(kept.input_ids[start:end]) for start, end in spans(kept)]
+    assert [part.strip() for part in parts] == ["<think>", "</think>\n\nDone.<|im_end|>"]
+
+
+def test_a_template_that_changes_the_words_of_thoughts_cannot_keep_them() -> None:
+    shouting = tiny.CHAT_TEMPLATE.replace("message.reasoning_content | trim", "message.reasoning_content | trim | replace('i', '1')")
+    encoder = Encoder(tokenizer_of(Family(shouting, hermes, CHATML)), max_length=LONG, reasoning="keep")
+    assert encoder.encode("t", conversation(), TOOLS) == []
+    ((reason, ids),) = encoder.report.left_out.items()
+    assert "changes the words of thoughts" in reason and ids == ["t"]
+
+
 def test_thoughts_that_are_dropped_are_nowhere() -> None:
     tokenizer = tokenizer_of(FAMILIES["ours"])
     examples = Encoder(tokenizer, max_length=LONG, reasoning="drop").encode("t", conversation(), TOOLS)
@@ -708,7 +726,7 @@ def test_a_pair_is_one_prompt_and_two_messages(milled: Path, tokenizer: Any) -> 
 
     encoder = Encoder(tokenizer, max_length=LONG)
     pairs = data.dpo_dataset(milled, encoder)
-    records = list(data._records(Preference, milled / "preferences" / "part-00000.parquet"))
+    records = [one for path in part_files(milled / "preferences") for one in data._records(Preference, path)]
     assert len(pairs) == len(records) == encoder.report.pairs
     batch = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)([pairs[0], pairs[1]])
     write = FAMILIES["ours"].write

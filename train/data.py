@@ -286,18 +286,17 @@ class _Fitting:
             text = turns[left[-1]].text
             inside = [number for number in left if text.startswith(turns[number].text)]
             left = [number for number in left if number not in inside]
-            drafts.append(_Draft(text, tuple(self._part(said[places[number]], turns[number]) for number in inside)))
+            drafts.append(_Draft(text, tuple(self._part(said[: places[number] + 1], turns[number]) for number in inside)))
         return sorted(drafts, key=lambda draft: draft.parts[0].number)
 
-    def _part(self, said: _Said, turn: Turn) -> _Part:
-        start = len(turn.prompt)
-        at = turn.written.find(said.thought) if said.thought else -1
-        if said.thought and at < 0:
-            self.untold_thoughts.add(said.number)
-        if said.wire["content"].strip() not in turn.written:
-            self.untold_words.add(said.number)
-        thought = (start + at, start + at + len(said.thought)) if at >= 0 and self._reasoning == "keep" else None
-        return _Part(said.number, (start, len(turn.text)), thought)
+    def _part(self, said: Sequence[_Said], turn: Turn) -> _Part:
+        last, start = said[-1], len(turn.prompt)
+        if last.thought not in turn.written:
+            self.untold_thoughts.add(last.number)
+        if last.wire["content"].strip() not in turn.written:
+            self.untold_words.add(last.number)
+        found = self._template.thought([one.wire for one in said], self._tools, turn) if self._reasoning == "keep" else None
+        return _Part(last.number, (start, len(turn.text)), found and (start + found[0], start + found[1]))
 
     def _encoded(self, draft: _Draft) -> tuple[Example, list[int]]:
         """The example, and where in it each trained message ends, in tokens."""

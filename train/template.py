@@ -75,6 +75,23 @@ class ChatTemplate:
         written = self._rest(messages, tools, prompt, text) if prompt[shared:].strip() else text[shared:]
         return Turn(prompt, self._stopped(written, calls="tool_calls" in messages[-1]))
 
+    def thought(self, messages: Sequence[Wire], tools: Sequence[Json], turn: Turn) -> tuple[int, int] | None:
+        """Where in `turn.written` the thought of the last message stands; None if it is not shown. Raises ConfigError where the
+        template changes its words."""
+        *before, last = messages
+        key = self.thought_key or ""
+        thought = last.get(key, "").strip()
+        if not thought:
+            return None
+        other = self.turn([*before, {**last, key: _changed(thought)}], tools).written
+        if other == turn.written:
+            return None
+        rest = turn.written[_shared(other, turn.written) :].lstrip()
+        if not rest.startswith(thought):
+            raise ConfigError("the chat template changes the words of thoughts, so that they cannot be found and kept out of the loss")
+        start = len(turn.written) - len(rest)
+        return start, start + len(thought)
+
     def render(self, messages: Sequence[Wire], tools: Sequence[Json], *, ask: bool = False) -> str:
         """The text of a conversation; `ask` for the agent's next message. Raises ConfigError where the template refuses it."""
         if len(tools) < 2:
@@ -263,8 +280,13 @@ def _with_short_ids(wires: Sequence[Wire]) -> list[Wire]:
 
 def _other(message: Wire) -> Wire:
     """The same message with other words."""
-    texts = {key: ("=" if value.startswith("~") else "~") + value for key, value in message.items() if isinstance(value, str) and value}
+    texts = {key: _changed(value) for key, value in message.items() if isinstance(value, str) and value}
     return {**message, **texts, "role": message["role"], "content": texts.get("content", "~")}
+
+
+def _changed(text: str) -> str:
+    """Another text, from its first character on."""
+    return ("=" if text.startswith("~") else "~") + text
 
 
 def _ends(tokenizer: Any) -> set[str]:
