@@ -99,11 +99,11 @@ def conversation(trace: Trace) -> dict[str, Json]:
     }
 
 
-def build_tokenizer(traces: list[Trace]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE learnt from the traces; each digit is a token."""
+def build_tokenizer(traces: list[Trace], pieces: str = PIECES) -> PreTrainedTokenizerFast:
+    """Byte-level BPE learnt from the traces; no token is larger than one of the pieces."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [pre_tokenizers.Split(Regex(pieces), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
