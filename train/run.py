@@ -254,7 +254,8 @@ def summary(run: Run, history: Sequence[dict[str, Any]]) -> None:
     tokens, seconds = throughput(history)
     say(f"{'throughput':22}{tokens / seconds:,.0f} tokens/s ({tokens:,.0f} in {seconds:,.0f} s)")
     say(f"{'written to':22}{run.out}" + (f", merged to {run.out / 'merged'}" if run.settings.merge else ""))
-    say(f"Next: tracemill evaluate --policy {run.out}")
+    data = run.settings.data[0]
+    say(f"Next: tracemill evaluate --policy {run.out} --data {data} --out {run.out}-evaluated")
 
 
 def throughput(history: Sequence[dict[str, Any]]) -> tuple[float, float]:

@@ -40,7 +40,7 @@ Workers = Annotated[int | None, typer.Option(help="Data-parallel workers through
     epilog="**Examples**\n\n"
     "`tracemill train sft runs/first --model Qwen/Qwen3-8B --out runs/sft --merge`\n\n"
     "`tracemill train sft runs/first --model Qwen/Qwen3-8B --out runs/sft --mix HuggingFaceTB/smoltalk:everyday-conversations=0.2`\n\n"
-    "`accelerate launch --num_processes 8 -m tracemill.cli train sft runs/first --model Qwen/Qwen3-8B --out runs/sft`\n\n"
+    "`accelerate launch --num_processes 8 -m tracemill train sft runs/first --model Qwen/Qwen3-8B --out runs/sft`\n\n"
     "Run the same command again to continue a training that was stopped or killed."
 )
 def sft(
@@ -59,6 +59,7 @@ def sft(
         bool | None, typer.Option("--packing/--no-packing", help="Several conversations in a row. [default: packing]")
     ] = None,
     reasoning: Reasoning = None,
+    too_long: Annotated[str | None, typer.Option(help="A trace beyond --max-length: split or drop. [default: split]")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Only these kinds. Repeatable.")] = None,
     mix: Annotated[list[str] | None, typer.Option(help="Other data beside, SOURCE=SHARE, so that old skills stay. Repeatable.")] = None,
     ewc: Ewc = None,
@@ -74,7 +75,7 @@ def sft(
     flags = {
         "data": data, "model": model, "out": out, "method": method, "learning_rate": learning_rate, "epochs": epochs,
         "max_steps": max_steps, "batch_size": batch_size, "gradient_accumulation": gradient_accumulation, "max_length": max_length,
-        "packing": packing, "reasoning": reasoning, "kinds": kind or None, "mix": mix or None, "eval_share": eval_share,
+        "packing": packing, "reasoning": reasoning, "too_long": too_long, "kinds": kind or None, "mix": mix or None, "eval_share": eval_share,
         "stream": stream, "seed": seed, "report_to": report_to, "merge": merge, "workers": workers,
         "ewc": {"sample": ewc} if ewc else None, "kl": {"weight": kl} if kl else None,
     }  # fmt: skip
