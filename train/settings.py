@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tracemill.config import validation_problems
+from tracemill.config import read_config, validation_problems
 from tracemill.errors import ConfigError
 from tracemill.trace import Json, Kind
 from tracemill.train.forgetting import EwcSettings, KlSettings
@@ -141,24 +140,12 @@ class DpoSettings(TrainSettings):
 
 def load_settings(cls: type[S], path: Path | None, flags: Mapping[str, Any]) -> S:
     """Read a YAML file, put the flags that were given (not None) on top, and check it all. Raises ConfigError."""
-    given = {**(_read(path) if path else {}), **{key: value for key, value in flags.items() if value is not None}}
+    given = {**(read_config(path) if path else {}), **{key: value for key, value in flags.items() if value is not None}}
     try:
         return cls.model_validate(given)
     except ValidationError as errors:
         problems = validation_problems(errors, cls)
         raise ConfigError(f"the settings{f' {path}' if path else ''} have {len(problems)} problem(s)", problems) from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as reason:
-        raise ConfigError(f"cannot read the settings {path}: {reason}") from reason
-    except yaml.YAMLError as reason:
-        raise ConfigError(f"{path} is not valid YAML", [" ".join(str(reason).split())]) from reason
-    if not isinstance(loaded, dict | None):
-        raise ConfigError(f"{path}: expected a map of settings, got {type(loaded).__name__}")
-    return {str(key): value for key, value in (loaded or {}).items()}
 
 
 def _lacking_for_qlora() -> list[str]:

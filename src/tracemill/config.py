@@ -258,19 +258,22 @@ OPERATIONAL = frozenset({
 })  # fmt: skip
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked. Raises ConfigError where it holds no map of them."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as reason:
+        raise ConfigError(f"cannot read the config {path}: {reason}") from reason
+    except yaml.YAMLError as reason:
+        raise ConfigError(f"{path} is not valid YAML", [" ".join(str(reason).split())]) from reason
+    if not isinstance(loaded, dict | None):
+        raise ConfigError(f"{path}: expected a map of settings, got {type(loaded).__name__}")
+    return {str(key): value for key, value in (loaded or {}).items()}
+
+
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
     """Read a YAML file, put the flags that were given (not None) on top, and check it all. Raises ConfigError."""
-    given: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as reason:
-            raise ConfigError(f"cannot read the config {path}: {reason}") from reason
-        except yaml.YAMLError as reason:
-            raise ConfigError(f"{path} is not valid YAML", [" ".join(str(reason).split())]) from reason
-        if not isinstance(loaded, dict | None):
-            raise ConfigError(f"{path}: expected a map of settings, got {type(loaded).__name__}")
-        given = {str(key): value for key, value in (loaded or {}).items()}
+    given = read_config(path) if path else {}
     given |= {key: value for key, value in flags.items() if value is not None}
     problems: list[str] = []
     config: Config | None = None

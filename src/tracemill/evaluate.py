@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from tracemill import __version__
-from tracemill.config import Config, EndpointConfig, load_config, validation_problems
+from tracemill.config import Config, EndpointConfig, load_config, read_config, validation_problems
 from tracemill.constitution.constitution import load_constitution
 from tracemill.errors import ConfigError
 from tracemill.job import engines
@@ -36,11 +35,7 @@ def load_evaluation(path: Path | None, data: Path | None, flags: Mapping[str, An
     """A YAML file, then the flags that were given; environments, kinds and holdout are those of the run `data`, where it is given
     and nothing else is said. Raises ConfigError with all problems at once."""
     given: dict[str, Any] = _of_run(data) if data else {}
-    if path is not None:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(loaded, dict | None):
-            raise ConfigError(f"{path}: expected a map of settings, got {type(loaded).__name__}")
-        given |= loaded or {}
+    given |= read_config(path) if path else {}
     given |= {key: value for key, value in flags.items() if value is not None}
     problems: list[str] = []
     policy = given.pop("policy", None)
