@@ -448,11 +448,11 @@ def test_the_term_holds_predictions_in_a_training(train: Any, adapter: bool, fol
             if adapter
             else AutoModelForCausalLM.from_pretrained(folder)
         )
-        train(model, tmp_path, penalties, max_steps=6, optim="adamw_torch", learning_rate=3e-3).train()
+        train(model, tmp_path, penalties, max_steps=10, optim="adamw_torch", learning_rate=1e-2).train()
         model.eval()
         with torch.no_grad():
             return float(divergence(model(input_ids=ids).logits, base(input_ids=ids).logits, torch.ones_like(ids), 1.0))
 
     free = drift([])
-    assert drift([KlPenalty(KlSettings(weight=20.0, sample="old"), old)]) < 0.7 * free
-    assert drift([KlPenalty(KlSettings(weight=20.0))]) < 0.7 * free
+    assert drift([KlPenalty(KlSettings(weight=20.0, sample="old"), old)]) < 0.6 * free
+    assert drift([KlPenalty(KlSettings(weight=20.0))]) < 0.9 * free  # it acts on other rows than are looked at
