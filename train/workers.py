@@ -7,6 +7,7 @@ Ray Train places the workers and joins them to a process group; the recipe finds
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import tempfile
 import threading
@@ -21,7 +22,6 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from tracemill import cluster
 from tracemill.errors import ClusterError, TracemillError
-from tracemill.train.run import is_main
 from tracemill.train.settings import TrainSettings
 
 WATCH_SECONDS = 0.3
@@ -39,11 +39,12 @@ def run(recipe: Callable[[S], Path], settings: S) -> Path:
     settings.out.mkdir(parents=True, exist_ok=True)
     told = settings.out.resolve() / ".told"
     told.touch()
-    alone = settings.model_copy(update={"workers": 1, "out": settings.out.resolve(), "data": tuple(one.resolve() for one in settings.data)})
+    alone = settings.model_copy(update={"workers": 1})
     with tempfile.TemporaryDirectory() as storage, _relayed(told):
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"recipe": recipe, "settings": alone, "told": told},
+            # By name: what is pickled is imported by Ray's controller too, which has no use for torch.
+            train_loop_config={"recipe": (recipe.__module__, recipe.__name__), "settings": alone, "told": told, "where": Path.cwd()},
             scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpus),
             run_config=RunConfig(storage_path=storage),
         )
@@ -59,8 +60,14 @@ def run(recipe: Callable[[S], Path], settings: S) -> Path:
 
 def _work(config: dict[str, Any]) -> None:
     """In each worker."""
-    with config["told"].open("a", buffering=1) if is_main() else Path(os.devnull).open("w") as lines, contextlib.redirect_stdout(lines):
-        config["recipe"](config["settings"])
+    from tracemill.train.run import is_main
+
+    module, name = config["recipe"]
+    recipe = getattr(importlib.import_module(module), name)
+    told = config["told"] if is_main() else Path(os.devnull)
+    # Folders may be given from where the driver runs; Ray Train moves its workers elsewhere.
+    with told.open("a", buffering=1) as lines, contextlib.redirect_stdout(lines), contextlib.chdir(config["where"]):
+        recipe(config["settings"])
 
 
 def _cause(reason: WorkerGroupError) -> TracemillError:
