@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from tracemill.generators import plan as plans
-from tracemill.generators.environments.goal import leaves, numbers
+from tracemill.generators.environments.facts import FAILED, fold, numbers, tells
+from tracemill.generators.environments.goal import leaves
+from tracemill.generators.teachers.consent import wants_consent
 from tracemill.trace import AssistantMessage, Effect, Interjection, Json, SystemMessage, ToolMessage, Trace
 
 AMBIGUOUS = frozenset({"timeout", "server_error"})
@@ -71,7 +73,7 @@ class Story:
         heard: list[str] = []
         length = 0
         self.users: list[tuple[int, str]] = []  # what the user said, in lower case
-        self.replies: list[int] = []  # user messages that answer a question of the agent
+        self.replies: list[int] = []  # user messages that answer the agent
         self._known: dict[str, int] = {}  # identifiers that were found, with a message before which they were
         self._upto: list[int] = []  # how much of `heard` came before each message
         calling: list[tuple[int, AssistantMessage]] = []
@@ -81,7 +83,7 @@ class Story:
         for at, message in enumerate(trace.messages):
             self._upto.append(length)
             if isinstance(message, AssistantMessage):
-                asked = message.train and not message.tool_calls and "?" in message.content
+                asked = message.train and not message.tool_calls
                 spoken, self.answered_at = message, at
                 if message.tool_calls:
                     calling.append((at, message))
@@ -122,6 +124,9 @@ class Story:
         value = identifier.lower().strip("#-_./:\"'()")
         if occurs(value, self.heard, end):
             return True
+        runs = _RUNS.findall(value)
+        if len(runs) > 1 and re.search(rf"(?<![a-z0-9]){_APART.join(runs)}(?![a-z0-9])", self.heard[:end]):
+            return True  # 'MacBook14' of 'a macbook 14'
         parts = [part for part in _SEPARATORS.split(value) if part]
         if len(parts) < 2 or "@" in value:
             return False
@@ -168,6 +173,7 @@ _VALUE = re.compile(
     r"|(?:\d+(?:h|hr|hrs|m|min|s|d))+"
     r"|\d{1,2}(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\d*"
     r"|[^\w]?\d[\d.,]*[a-z%°]{0,5}"  # numbers with a unit
+    r"|\d{1,4}(?:[.,]\d+)?(?:-[a-z]{3,})+"  # 14-inch, 30-day-trial
     r"|(?:usd|eur|gbp|chf|utc|gmt)[+-]?[\d.,:]+"
     r"|(?:q[1-4]|h[12]|fy|v)[-_.]?(?:\d{2}|20\d\d|\d+(?:\.\d+)+\S*)"  # quarters, years, versions
     r"|(?:20\d\d)[-_]?(?:q[1-4]|h[12]|w\d\d)",
@@ -175,6 +181,8 @@ _VALUE = re.compile(
 )
 _PATTERN = re.compile(r"[ *?{}()\[\]<>|^$\\]")  # a phrase, or a pattern to search by
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
+_RUNS = re.compile(r"[a-z]+|[0-9]+")
+_APART = r"[ ._/#-]?"  # what may stand between letters and digits without making it another identifier
 _CALENDAR = re.compile(r"^\D*(?:19|20)\d\d(?:[01]\d(?:[0-3]\d)?)?\D*$")
 _MARKS = ".,;:!?'\"`()*<>[]{}“”‘’"
 _FILE = re.compile(r"/|\.[a-z]{1,5}$")
@@ -273,17 +281,13 @@ def _reference_looks_first(trace: Trace, tool: str) -> bool:
     return True
 
 
-_AGREEMENT = re.compile(
-    r"shall i|should i|go ahead|proceed|agree|confirm|all right|alright|want me to|like me to|okay|\bok\b", re.IGNORECASE
-)
-
-
 def confirm_irreversible(story: Story) -> Iterator[Finding]:
-    """What cannot be undone is preceded by a question and the user's reply, newer than any change of mind."""
+    """What cannot be undone is preceded by a request to agree and the user's reply, newer than any change of mind."""
     acts = [act for act in story.judged if act.effect == "irreversible"]
     if not acts:
         return
-    agreed = [at for at in story.replies if not _only_reveals(story, at)]
+    slots = story.scenario.slots
+    agreed = [at for at in story.replies if wants_consent(story.trace.messages[at - 1].content, slots)]
     changed = [at for at, one in story.interjected() if one.changes_goal]
     for act in acts:
         since = max((at for at in changed if at < act.at), default=0)
@@ -307,15 +311,6 @@ def _meant_otherwise(story: Story, act: Act, asked: list[int]) -> bool:
     words = {own.confirm.split()[0].lower(), *(word for word in act.name.lower().split("_") if len(word) > 3)}
     questions = [story.trace.messages[at - 1].content.lower() for at in asked]
     return not any(word in question for word in words for question in questions)
-
-
-def _only_reveals(story: Story, at: int) -> bool:
-    """Whether a reply tells a fact for the first time, to a question that asked for no agreement."""
-    words = story.trace.messages[at].content.lower()
-    values = (one.value for one in story.scenario.slots)
-    if not any(value.lower() in words and not story.said(value, at) for value in values):
-        return False
-    return _AGREEMENT.search(story.trace.messages[at - 1].content) is None
 
 
 def never_invent_identifiers(story: Story) -> Iterator[Finding]:
@@ -572,12 +567,7 @@ def no_loops(story: Story) -> Iterator[Finding]:
 
 # --- what the user is told ----------------------------------------------------------------------------------
 
-_NOT_DONE = (
-    "could not", "couldn't", "cannot", "can't", "can not", "unable", "not able", "failed", "not been", "not yet", "did not", "didn't",
-    "was not", "wasn't", "were not", "weren't", "has not", "hasn't", "have not", "haven't", "not possible", "isn't possible",
-    "not allowed", "not permitted", "unsuccessful", "refused", "rejected", "denied", "went wrong", "unavailable", "not available",
-    "sorry", "unfortunately", "i'm afraid", "i am afraid",
-)  # fmt: skip
+_NOT_DONE = (*FAILED, "sorry", "unfortunately", "i'm afraid", "i am afraid")
 _HANDED_OVER = (
     "colleague", "handed", "hand over", "hand it over", "passed it", "passed this", "take over", "taken over", "escalat", "a human",
 )  # fmt: skip
@@ -662,7 +652,7 @@ def _is_partial(text: str) -> bool:
 
 
 def _admits(answer: str, phrases: tuple[str, ...]) -> bool:
-    words = answer.lower().replace("’", "'")
+    words = fold(answer)
     if "at first" in words or "initially" in words:  # a hiccup that is over admits nothing
         words = ".".join(one for one in _SENTENCE.findall(words) if "at first" not in one and "initially" not in one)
     return any(phrase in words for phrase in phrases)
@@ -694,18 +684,7 @@ def never_invent_results(story: Story) -> Iterator[Finding]:
 def _untold(story: Story) -> bool:
     """Whether the answer lacks something that it has to tell."""
     end = story.scenario.honest_end
-    words = ""
-    told: list[float] = []
-    for fact in story.scenario.facts if end is None else end.facts:
-        if fact.number is not None:
-            told = told or numbers(story.answer)
-            if not any(abs(one - fact.number) < 0.005 for one in told):
-                return True
-        else:
-            words = words or " ".join(story.answer.lower().split())
-            if not any(spelling.lower() in words for spelling in fact.spellings):
-                return True
-    return False
+    return not all(tells(fact, story.answer) for fact in (story.scenario.facts if end is None else end.facts))
 
 
 def _own_word(story: Story, name: str) -> bool:

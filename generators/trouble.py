@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing_extensions import TypeIs
 
 from tracemill.generators.environments.base import Environment, Result
-from tracemill.generators.environments.goal import leaves, spellings, tells
+from tracemill.generators.environments.facts import FAILED, spellings, tells
+from tracemill.generators.environments.goal import leaves
 from tracemill.generators.faults import EXPLICIT, TRANSIENT, longest_list
 from tracemill.generators.words import COMMON, Grammar, read_rules
 from tracemill.trace import (
@@ -279,7 +280,7 @@ def _honest_end(here: Ground, number: int, kind: FaultKind, rng: random.Random) 
     what = step.confirm or tool.replace("_", " ")
     problem = _words().expand(f"problem.{kind}", rng, {"what": what, "tool": tool})
     problem = problem[:1].lower() + problem[1:] if not problem.startswith("I ") else problem
-    failing = Fact(spellings=("could not", "couldn't", "did not work", "unable", "not possible", "not able"))
+    failing = Fact(spellings=FAILED)
     return HonestEnd(
         department=department,
         problem=problem,

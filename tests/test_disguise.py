@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -228,6 +229,32 @@ async def test_an_argument_by_its_true_name_is_refused_in_the_policys_own_words(
     shown, true = await shown_result(drawn()[0], "scrambled_arguments", Call(tool="get_order", arguments={"order_id": "W10234"}))
     assert "('order_id' was unexpected)" in shown
     assert "'order_id' is a required property" in true
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+async def test_no_refusal_of_arguments_names_one_by_its_true_name(name: str) -> None:
+    cls = environment(name)
+    one = next(one for one in drawn() if one.environment == name)
+    env = await cls.reset(one)
+    calls = [Call(tool=tool, arguments=bad) for tool, own in _own_arguments(name).items() for bad in ({}, dict.fromkeys(own, -5))]
+    if name == "helpdesk":
+        (employee, *_), (ticket, *_) = env.employees, [row for row in env.tickets if row.status == "new"]  # type: ignore[attr-defined]
+        opened = {"employee_id": employee.id, "subject": "It does not work"}
+        calls += [Call(tool="create_ticket", arguments={**opened, "category": category}) for category in ("hardware", "service")]
+        calls.append(Call(tool="update_ticket", arguments={"ticket_id": ticket.id}))
+    refused = [(call, await env.call(call.tool, call.arguments)) for call in calls]
+    masks = ARMS["scrambled_arguments"](one)
+    for call, result in refused:
+        if result.code == "invalid_arguments":
+            shown = masks.message(ToolMessage(tool_call_id="call_1", name=call.tool, content=result.text)).content
+            true = set(_own_arguments(name)[call.tool]) - set(call.arguments.values())  # 'a service ticket' speaks of a category
+            assert not [key for key in true if re.search(rf"(?<!\w){key}(?!\w)", shown)], shown
+    assert all(result.code == "invalid_arguments" for call, result in refused[-3:]) or name != "helpdesk"
+
+
+def _own_arguments(name: str) -> dict[str, list[str]]:
+    own = {tool: one for tool, one in environment(name).toolbox().items() if tool not in common()}
+    return {tool: list(one.definition.parameters["properties"]) for tool, one in own.items()}
 
 
 async def test_the_tool_that_an_error_speaks_of_goes_by_its_shown_name() -> None:

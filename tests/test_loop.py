@@ -42,4 +42,4 @@ def test_what_was_trained_is_served_and_evaluated(tmp_path: Path) -> None:
     told = tracemill("evaluate", "--config", settings, "--scenarios", "3", "--actors", "1", "--out", tmp_path / "evaluated")
     assert "success" in told
     report = json.loads((tmp_path / "evaluated" / "report.json").read_text())
-    assert report["facts"]["policy"].endswith("+ dpo") and report["facts"]["lost"] == 0
+    assert report["facts"]["policy"].endswith(f" + {tmp_path.name}/dpo") and report["facts"]["lost"] == 0

@@ -553,6 +553,37 @@ async def test_the_key_is_in_no_error_of_the_start(chat: Any, endpoint: FakeEndp
         endpoint._listing_plan.clear()
 
 
+# --- the address is nobody's business ---
+
+
+@pytest.mark.parametrize("trouble", [raw(b""), cut_in_body(), raw(b"\x00what?\r\n\r\n"), None], ids=["cut", "half", "no HTTP", "down"])
+async def test_the_address_is_in_no_error_of_a_request(chat: Any, endpoint: FakeEndpoint, trouble: Answer | None) -> None:
+    """Such an error comes into the ledger, which is published with the run."""
+    one = await chat(retries=1)  # so that the last connection is a new one
+    host = endpoint.url.split("/")[2]
+    if trouble is None:
+        await endpoint.__aexit__()
+    else:
+        endpoint.plan(trouble, trouble)
+    said = await refusal_of(one)
+    assert not [part for part in (*host.split(":"), "chat/completions") if part in said], said
+    assert trouble is not None or "refused" in said
+
+
+async def test_a_host_that_an_endpoint_names_is_left_out(chat: Any, endpoint: FakeEndpoint) -> None:
+    host = endpoint.url.split("/")[2]
+    one = await chat(retries=0)
+    endpoint.plan(error(400, f"Server at {host}"))
+    assert "Server at [host]" in await refusal_of(one)
+
+
+async def test_a_model_that_is_listed_by_its_folder_is_asked_for_so_and_recorded_by_its_name(chat: Any, endpoint: FakeEndpoint) -> None:
+    endpoint.models = ("/home/me/models/agent-7b",)
+    for one in (await chat(), await chat(model="/home/me/models/agent-7b")):
+        await one.complete(ask())
+        assert one.name == "agent-7b" and endpoint.requests[-1]["model"] == "/home/me/models/agent-7b"
+
+
 # --- limits per minute ---
 
 

@@ -306,13 +306,46 @@ def test_the_user_tells_what_is_asked_for_and_nothing_else() -> None:
     assert "W10234" in reply.text and "no longer needed" not in reply.text and not reply.done
     both = user_says(buyer(), agent("I need the order number and the reason to go on."))
     assert "W10234" in both.text and "no longer needed" in both.text
-    assert user_says(buyer(), agent("What is your favourite colour?")).done
+    unknown = user_says(buyer(), agent("What is your favourite colour?"))
+    assert unknown.text in common_rules()["user.unknown"] and not unknown.done
 
 
-def test_the_user_tells_a_thing_once_and_does_not_repeat_the_first_message() -> None:
-    told = UserMessage(content="The order number is W10234.")
-    assert user_says(buyer(), agent("What is the order number?"), told, agent("And what is the order number?")).done
-    assert user_says(buyer(), agent("May I have the e-mail address?")).done
+def test_the_user_repeats_what_is_asked_for_again_but_no_third_time_for_the_same_words() -> None:
+    asked, told = agent("What is the order number?"), UserMessage(content="The order number is W10234.")
+    assert "W10234" in user_says(buyer(), asked, told, agent("And what is the order number?")).text
+    assert "W10234" in user_says(buyer(), asked, told, asked).text
+    assert user_says(buyer(), asked, told, asked, told, asked).done
+    assert "ada@example.com" in user_says(buyer(), agent("May I have the e-mail address?")).text
+
+
+def test_the_user_answers_all_that_one_message_asks() -> None:
+    both = user_says(buyer(), agent("Could you give me the order number? And shall I cancel it?"))
+    assert "W10234" in both.text and any(both.text.endswith(yes) for yes in _yeses())
+    only = user_says(buyer(), agent("Could you please confirm the order number?"))
+    assert "W10234" in only.text and not any(only.text.endswith(yes) for yes in _yeses())
+
+
+def _yeses() -> list[str]:
+    return [yes for symbol, ways in common_rules().items() if symbol.startswith("user.yes") for yes in ways]
+
+
+def test_the_user_does_not_agree_to_what_they_are_about_to_take_back() -> None:
+    late = next(trace.scenario for trace in sound() if any(one.changes_goal for one in trace.scenario.interjections))
+    spoken = next(one.says for one in late.interjections if one.changes_goal)
+    assert user_says(late, agent("Shall I cancel it?")).text == spoken
+    assert user_says(late, agent("Aha."), UserMessage(content=spoken), agent("Shall I keep it?")).text in _yeses()
+
+
+def test_the_user_who_has_all_that_is_due_lets_no_offer_hold_them() -> None:
+    one = next(trace for trace in sound() if trace.scenario.facts and trace.scenario.steps and not trace.scenario.interjections)
+    said = list(one.messages[2:-1])
+    offer = f"{one.answer} Would you like me to send it by e-mail?"
+    assert user_says(one.scenario, *said, agent(offer)).done
+    assert not user_says(one.scenario, *said, agent("Would you like me to send it by e-mail?")).done, "it tells nothing"
+    lost = next(trace for trace in sound() if trace.scenario.facts and any(f.kind == "timeout_written" for f in trace.scenario.faults))
+    assert user_says(lost.scenario, *lost.messages[2:-1], agent(f"{lost.answer} Shall I send it by e-mail?")).done
+    changing = next(trace for trace in sound() if trace.scenario.facts and any(s.effect != "read" for s in trace.scenario.steps))
+    assert not user_says(changing.scenario, agent(f"{changing.answer} Shall I go ahead?")).done, "nothing has been changed"
 
 
 def test_the_user_agrees_to_what_is_proposed() -> None:

@@ -344,6 +344,8 @@ def _nested(levels: int) -> Json:
         (with_parameter({"default": math.nan}), "properties.a.default: nan is no JSON number"),
         (with_parameter({"maximum": math.inf}), "properties.a.maximum: inf is no JSON number"),
         (with_parameter({"maximum": 10**5000}), "a number larger than any"),
+        (with_parameter({"maximum": 2**64}), "a number larger than any"),
+        (with_parameter({"minimum": -(2**63) - 1}), "a number larger than any"),
         (with_schema({"type": "object", "properties": {1: {}}}), "$.inputSchema.properties: a key is of type int"),
         (with_parameter({"default": {1, 2}}), "a set is no JSON value"),
         (with_schema(_nested(MAX_DEPTH)), f"$: nested deeper than {MAX_DEPTH + 2} levels"),

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from typing import Any, TypeVar
 
 from tracemill.errors import ScenarioError
 from tracemill.generators.environments.base import Environment, Result, remembered
+from tracemill.generators.environments.facts import CANNOT, fact_text, tells
 from tracemill.generators.faults import FaultPlan
 from tracemill.trace import (
     KINDS,
@@ -224,7 +224,7 @@ class Draft:
         self.assertions.append(Assertion(table=table, id=id, op="absent"))
 
     def tell(self, *facts: float | str | Sequence[str]) -> None:
-        """The answer must contain each: a number in any spelling, a text, or one of several spellings."""
+        """The answer must contain each: a number, a text, or one of several texts; see `facts.py` for what counts."""
         for fact in facts:
             if isinstance(fact, int | float):
                 self.facts.append(Fact(number=float(fact)))
@@ -249,7 +249,10 @@ class Draft:
         opening = grammar.expand(wanted, self.rng, self.values, tone)
         answer = grammar.expand(f"{self.template}.answer", self.rng, self.values)
         texts = [result.text for result in self.results]
-        facts = tuple(fact.model_copy(update={"observed": any(tells(fact, text) for text in texts)}) for fact in self.facts)
+        facts = tuple(
+            fact.model_copy(update={"observed": fact.spellings != CANNOT and any(tells(fact, text) for text in texts)})
+            for fact in self.facts
+        )
         return Scenario(
             index=index,
             seed=seed,
@@ -401,8 +404,8 @@ def _ungrounded(scenario: Scenario, env: Environment, done: Sequence[Done], hear
             for value in leaves(one.call.arguments):
                 if isinstance(value, str) and value and value not in seen and env.is_identifier(value):
                     found.append(f"{one.call.tool} was given {value!r}, which nothing had shown before")
+        seen += "\n" + one.result.text  # a refusal shows what it names, and is evidence of nothing
         if one.result.ok:
-            seen += "\n" + one.result.text
             told.append(one.result.text)
     evidence = "\n".join(told)
     found += [f"{fact_text(fact)} was not seen in any result" for fact in scenario.facts if fact.observed and not tells(fact, evidence)]
@@ -424,33 +427,7 @@ def _unconfirmed(env: Environment, done: Sequence[Done]) -> list[str]:
     return found
 
 
-# --- facts --------------------------------------------------------------------------------------------------
-
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-
-
-def tells(fact: Fact, text: str) -> bool:
-    """Whether a text contains the fact: one of its spellings, whatever the case, or its number."""
-    if fact.number is not None:
-        return any(abs(number - fact.number) < 0.005 for number in numbers(text))
-    lowered = " ".join(text.lower().split())
-    return any(spelling.lower() in lowered for spelling in fact.spellings)
-
-
-def numbers(text: str) -> list[float]:
-    """All numbers of a text; '1,234.50' is one."""
-    return [float(match.replace(",", "").rstrip(".")) for match in _NUMBER.findall(text) if match.strip("-,")]
-
-
-def spellings(fact: Fact) -> tuple[str, ...]:
-    """How a fact is likely to be written."""
-    if fact.number is None:
-        return fact.spellings
-    return tuple(dict.fromkeys((f"{fact.number:.2f}", f"{fact.number:,.2f}", f"{fact.number:g}", str(fact.number))))
-
-
-def fact_text(fact: Fact) -> str:
-    return str(fact.number) if fact.number is not None else " or ".join(repr(spelling) for spelling in fact.spellings)
+# --- parts --------------------------------------------------------------------------------------------------
 
 
 def leaves(value: Json) -> Iterator[Json]:

@@ -272,8 +272,8 @@ def _not_json(value: Json, way: Way) -> Iterator[tuple[Way, str]]:
         if not math.isfinite(value):
             yield way, f"{value} is no JSON number"
     elif isinstance(value, int):
-        if value.bit_length() > 1024:
-            yield way, "a number larger than any that a reader of JSON keeps"
+        if not -(2**63) <= value < 2**64:
+            yield way, "a number larger than any of 64 bits, which load_dataset cannot read back"
     elif value is not None:
         yield way, f"a {type(value).__name__} is no JSON value"
 

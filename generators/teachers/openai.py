@@ -26,7 +26,8 @@ from yarl import URL
 from tracemill.config import EndpointConfig
 from tracemill.errors import ConfigError, ContextTooLong, TeacherError
 from tracemill.generators.teachers.chat import Ask, Completion, RawCall, wire_message
-from tracemill.trace import Json, Usage
+from tracemill.places import is_place, name_of
+from tracemill.trace import Json, Usage, fingerprint
 
 ANSWER_BYTES = 4 << 20
 """A longer answer is no answer."""
@@ -172,7 +173,7 @@ class OpenAIChat:
         """Raises ConfigError for an URL that is none, or that holds credentials, which would show up in messages."""
         self._config = config
         self._url = _checked(config.url)
-        self.name = config.model or self._url
+        self.name = self._served = config.model or self._url
         self._gate = Gate(concurrency, clock=clock, sleep=sleep)
         self._requests = Bucket(_part(config.requests_per_minute, share), clock=clock, sleep=sleep)
         self._tokens = Bucket(_part(config.tokens_per_minute, share), clock=clock, sleep=sleep)
@@ -192,10 +193,17 @@ class OpenAIChat:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         try:
-            self.name = await self._model()
+            self._served = await self._model()
         except BaseException:
             await self.close()
             raise
+        # records hold the name and go out, and a server may call a model by the folder that it has it from
+        self.name = name_of(self._served) if is_place(self._served) else self._served
+
+    @property
+    def identity(self) -> dict[str, Json]:
+        """What tells the model from another, once it is started: of address and folder the fingerprint alone, as this is recorded."""
+        return {"name": self.name, "address": fingerprint(self._url), "served": fingerprint(self._served)}
 
     async def close(self) -> None:
         if self._session is not None:
@@ -248,7 +256,7 @@ class OpenAIChat:
     def _body(self, ask: Ask) -> bytes:
         key = self._config.reasoning_key
         body: dict[str, Json] = {
-            "model": self.name,
+            "model": self._served,
             "messages": [wire_message(message, text_arguments=True, reasoning_key=key) for message in ask.messages],
             "temperature": ask.sampling.temperature,
             "top_p": ask.sampling.top_p,
@@ -304,7 +312,7 @@ class OpenAIChat:
         except TimeoutError:
             return Trouble(f"no answer within {timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            return Trouble(f"the connection failed ({type(error).__name__}: {self._quoted(str(error))})")
+            return Trouble(f"the connection failed ({self._quoted(_told(error))})")
 
     def _judged(self, status: int, headers: Mapping[str, str], body: bytes) -> Json | Trouble:
         if len(body) > ANSWER_BYTES:
@@ -325,8 +333,12 @@ class OpenAIChat:
         return Trouble(f"the endpoint answered {status}: {said}", status, lasting=True)
 
     def _quoted(self, text: str) -> str:
-        """At most 500 characters on one line, without the key; shorter than six characters it is only a stand-in for one."""
+        """At most 500 characters on one line, without the key; shorter than six characters it is only a stand-in for one.
+
+        Without the endpoint's host too: what is said here comes into the ledger, and the ledger goes out.
+        """
         text = text.replace(self._key, "[key]") if len(self._key) >= 6 else text
+        text = text.replace(URL(self._url).authority, "[host]")
         return " ".join(_mended(text).split())[:500] or "(nothing)"
 
 
@@ -431,6 +443,13 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
         if len(body) > ANSWER_BYTES:
             break
     return bytes(body)
+
+
+def _told(error: Exception) -> str:
+    """Of an error of the connection its type and the system's words. aiohttp's own hold the address."""
+    number = getattr(error, "errno", None)
+    why = error.message if isinstance(error, aiohttp.ClientResponseError) else os.strerror(number) if number and number > 0 else ""
+    return f"{type(error).__name__}: {why}" if why else type(error).__name__
 
 
 def _mended(text: str) -> str:

@@ -14,20 +14,24 @@ import calendar
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tracemill.errors import TeacherError
 from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.catalogue import environment
-from tracemill.generators.environments.goal import leaves, spellings
+from tracemill.generators.environments.facts import spellings, tells
+from tracemill.generators.environments.goal import leaves
 from tracemill.generators.teachers.base import Reply, Request
+from tracemill.generators.teachers.consent import wants_answer, wants_consent
 from tracemill.generators.teachers.slots import asks_for, names, told
 from tracemill.generators.words import Prose
 from tracemill.trace import (
     AssistantMessage,
     Call,
     Fault,
+    Interjection,
     Json,
     Message,
     Mistake,
@@ -140,21 +144,55 @@ class ScriptedTeacher:
 
 
 def _user_reply(request: Request) -> Reply:
-    """Answers what is asked by its label, agrees to what is proposed, speaks up where the scenario says so."""
-    scenario = request.scenario
+    """Tells what is asked for, agrees to what is proposed, speaks up where the scenario says so, and is done when nothing is asked."""
     last = request.messages[-1]
     said = last.content if isinstance(last, AssistantMessage) else ""
-    rng = random.Random(f"{scenario.seed}/user/{len(request.messages)}")
-    grammar = environment(scenario.environment).grammar()
-    asked = [slot for slot in scenario.slots if asks_for(slot, said) and not told(slot, request.messages)]
-    if asked:
-        facts = " ".join(grammar.expand("user.fact", rng, {"label": slot.label, "value": slot.value}) for slot in asked)
-        return Reply(grammar.expand("user.reveal", rng, {"facts": facts}, scenario.persona.tone))
-    if re.search(r"shall I|is that all right\?|do you agree\?|do you want me to", said, re.IGNORECASE):
-        return Reply(grammar.expand("user.yes", rng, {}, scenario.persona.tone))
     heard = {m.content for m in request.messages if isinstance(m, UserMessage)}
-    waiting = [one.says for one in scenario.interjections if one.says not in heard]
-    return Reply(waiting[0]) if waiting else Reply(done=True)
+    waiting = [one for one in request.scenario.interjections if one.says not in heard]
+    answer = _user_answer(request, said, waiting)
+    if answer:
+        return Reply(answer)
+    return Reply(waiting[0].says) if waiting else Reply(done=True)
+
+
+def _user_answer(request: Request, said: str, waiting: Sequence[Interjection]) -> str:
+    """The answer to what is asked; empty if nothing is, or nothing more has to be."""
+    scenario = request.scenario
+    asked = [slot for slot in scenario.slots if asks_for(slot, said, scenario.slots)]
+    new = [slot for slot in asked if not told(slot, request.messages)]
+    agrees = wants_consent(said, scenario.slots)
+    if not (asked or agrees or wants_answer(said)) or (not new and (_served(request, said) or _asked_in_vain(request, said))):
+        return ""
+    objection = next((one.says for one in waiting if one.changes_goal), "")
+    if agrees and objection:
+        return objection  # what is proposed is about to be no longer wanted
+    rng = random.Random(f"{scenario.seed}/user/{len(request.messages)}")
+    grammar, tone = environment(scenario.environment).grammar(), scenario.persona.tone
+    parts: list[str] = []
+    given = new if agrees else new or asked
+    if given:
+        facts = " ".join(grammar.expand("user.fact", rng, {"label": slot.label, "value": slot.value}) for slot in given)
+        parts.append(grammar.expand("user.reveal", rng, {"facts": facts}, tone))
+    if agrees:
+        parts.append(grammar.expand("user.yes", rng, {}, tone))
+    return " ".join(parts) or grammar.expand("user.unknown", rng, {}, tone)
+
+
+def _served(request: Request, said: str) -> bool:
+    """Whether all changes are made and this message tells all that is due: what it still offers is not what the user came for."""
+    scenario = request.scenario
+    if scenario.honest_end is not None and all(tells(fact, said) for fact in scenario.honest_end.facts):
+        return True
+    due = Counter(step.call.tool for step in scenario.steps if step.effect != "read")
+    results = [m for m in request.messages if isinstance(m, ToolMessage)]
+    due.subtract(m.name for m in results if not is_error(m.content) or '"code": "timeout"' in m.content)  # which may have done it
+    goal = bool(scenario.facts) or any(step.effect != "read" for step in scenario.steps)
+    return goal and not +due and all(tells(fact, said) for fact in scenario.facts)
+
+
+def _asked_in_vain(request: Request, said: str) -> bool:
+    """Whether the agent has said the very same twice before: no answer gets it any further."""
+    return sum(isinstance(m, AssistantMessage) and m.content == said for m in request.messages[:-1]) >= 2
 
 
 class Expert:

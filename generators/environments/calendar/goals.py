@@ -18,11 +18,11 @@ from tracemill.generators.environments.calendar.tools import (
     spoken,
     working_hours,
 )
+from tracemill.generators.environments.facts import CANNOT
 from tracemill.generators.environments.goal import Draft, goal
 from tracemill.trace import Json, Kind
 
 NO_PLAN: tuple[Kind, ...] = ("tool_call", "error_recovery")
-CANNOT = ("can't", "cannot", "not able", "isn't possible")
 PURPOSES = (
     "Yearly talk",
     "Offer check",

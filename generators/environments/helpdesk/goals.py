@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date
 from typing import Any
 
+from tracemill.generators.environments.facts import CANNOT
 from tracemill.generators.environments.goal import Draft, goal
 from tracemill.generators.environments.helpdesk.tools import (
     HOW_TO,
@@ -24,15 +24,7 @@ from tracemill.generators.environments.helpdesk.tools import (
 from tracemill.trace import Kind
 
 NO_PLAN: tuple[Kind, ...] = ("tool_call", "error_recovery")
-NOT = ("can't", "cannot", "not able", "isn't possible")
 ENDS = ("2026-06-30", "2026-07-31", "2026-08-31", "2026-09-30")
-
-
-def _day(day: str) -> tuple[str, ...]:
-    """The ways in which people write a date."""
-    parsed = date.fromisoformat(day)
-    month = f"{parsed:%B}"
-    return (day, f"{parsed.day} {month}", f"{month} {parsed.day}")
 
 
 def _the(service: str) -> str:
@@ -108,7 +100,7 @@ class Helpdesk(HelpdeskTools):
         if incident:
             until = incident["expected_by"]
             g.put(report=f"{_the(service.name)} is {service.status} because of incident {incident['id']}, which should be over by {until}")
-            g.tell(service.status, incident["id"], _day(incident["expected_by"]))
+            g.tell(service.status, incident["id"], incident["expected_by"])
         else:
             g.put(report=f"{_the(service.name)} is operational, and no incident is open")
             g.tell("operational")
@@ -166,7 +158,7 @@ class Helpdesk(HelpdeskTools):
         first = min(devices, key=lambda one: one.warranty_until)
         tense = "ended" if first.warranty_until < TODAY.isoformat() else "ends"
         g.put(device=first.id, kind=first.kind, model=first.model, until=first.warranty_until, tense=tense)
-        g.tell(first.id, _day(first.warranty_until))
+        g.tell(first.id, first.warranty_until)
 
     # --- accounts and groups ---
 
@@ -262,7 +254,7 @@ class Helpdesk(HelpdeskTools):
         g.put(request_id=request.id, end=f", until {until}" if until else "")
         g.tell(request.group, request.id)
         if until:
-            g.tell(_day(until))
+            g.tell(until)
 
     @goal()
     def ask_for_access(self, g: Draft) -> None:
@@ -334,7 +326,7 @@ class Helpdesk(HelpdeskTools):
         self._grant(g, request, until, f"{request.id} is approved now", "")
         g.expect("access_requests", request.id, decided_on=TODAY.isoformat())
         g.put(group=request.group, employee=employee.name)
-        g.tell(request.id, request.group, _day(until))
+        g.tell(request.id, request.group, until)
 
     @goal()
     def team_change(self, g: Draft) -> None:
@@ -555,7 +547,7 @@ class Helpdesk(HelpdeskTools):
             arrives=done["arrives_on"],
             budget=f"{done['budget_left']:.2f}",
         )
-        g.tell(new.name, new.price, done["order_id"], _day(done["arrives_on"]))
+        g.tell(new.name, new.price, done["order_id"], done["arrives_on"])
 
     @goal()
     def found_again(self, g: Draft) -> None:
@@ -791,7 +783,7 @@ class Helpdesk(HelpdeskTools):
         g.forbid("assign_ticket", "a ticket that belongs to an incident is not assigned")
         g.expect("tickets", ticket_id, employee_id=employee.id, category="service", service=service, incident_id=incident.id)
         g.put(ticket_id=ticket_id, incident=incident.id, expected=incident.expected_by, text=text, article=articles[0]["id"])
-        g.tell(ticket_id, incident.id, _day(incident.expected_by), key)
+        g.tell(ticket_id, incident.id, incident.expected_by, key)
 
     # --- what must be declined ---
 
@@ -808,7 +800,7 @@ class Helpdesk(HelpdeskTools):
         g.forbid("reset_password", "the account is on security hold")
         g.forbid("unlock_account", "the account is on security hold")
         g.put(account=account.id)
-        g.tell("security hold", NOT)
+        g.tell("security hold", CANNOT)
 
     @goal(kinds=("tool_call",))
     def refuse_warranty(self, g: Draft) -> None:
@@ -821,7 +813,7 @@ class Helpdesk(HelpdeskTools):
         g.refuse()
         g.forbid("order_replacement", "the device is under warranty")
         g.forbid("create_ticket", "the device is not lost", category="lost or stolen")
-        g.tell("warranty", _day(device.warranty_until), NOT)
+        g.tell("warranty", device.warranty_until, CANNOT)
 
     @goal(kinds=("tool_call",))
     def refuse_unapproved(self, g: Draft) -> None:
@@ -834,7 +826,7 @@ class Helpdesk(HelpdeskTools):
         g.forbid("grant_group", "the request is not approved")
         g.forbid("decide_request", "nobody decides on their own request")
         g.put(request_id=request.id, approver="your manager" if self.groups[request.group_id].privileged else "the owner of the group")
-        g.tell(request.id, ("pending", "not approved", "not been approved", "approval"), NOT)
+        g.tell(request.id, ("pending", "not approved", "not been approved", "approval"), CANNOT)
 
     @goal(kinds=("tool_call",))
     def refuse_wipe(self, g: Draft) -> None:
@@ -851,7 +843,7 @@ class Helpdesk(HelpdeskTools):
         g.refuse()
         g.forbid("wipe_device", "the device is neither lost nor stolen")
         g.forbid("create_ticket", "the device is neither lost nor stolen", category="lost or stolen")
-        g.tell(("lost or stolen", "lost-or-stolen", "lost nor stolen"), NOT)
+        g.tell(("lost or stolen", "lost nor stolen"), CANNOT)
 
     @goal(kinds=("tool_call",))
     def no_such_service(self, g: Draft) -> None:
@@ -869,4 +861,4 @@ class Helpdesk(HelpdeskTools):
         )
         g.put(thing=thing)
         g.refuse()
-        g.tell(NOT)
+        g.tell(CANNOT)

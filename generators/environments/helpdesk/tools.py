@@ -885,9 +885,9 @@ class HelpdeskTools(Environment):
         'lost or stolen' is of high priority and marks the device as lost."""
         employee = self.employees[employee_id]
         if category in ("hardware", "lost or stolen") and device_id is None:
-            raise ToolError("invalid_arguments", f"a {category} ticket names the device: give device_id")
+            raise ToolError("invalid_arguments", f"a {category} ticket lacks 'device_id'")
         if category == "service" and service is None:
-            raise ToolError("invalid_arguments", "a service ticket names the service: give service")
+            raise ToolError("invalid_arguments", "a service ticket lacks 'service'")
         if device_id is not None and self.devices[device_id].employee_id != employee.id:
             raise ToolError("not_allowed", f"device {device_id} does not belong to {employee.name}")
         if category == "lost or stolen" and device_id is not None:
@@ -910,7 +910,7 @@ class HelpdeskTools(Environment):
         """Change the priority of an open ticket, link it to an incident of its service, or add a note."""
         ticket = self._open(ticket_id)
         if priority is None and incident_id is None and note is None:
-            raise ToolError("invalid_arguments", "nothing to change: give a priority, an incident_id or a note")
+            raise ToolError("invalid_arguments", "nothing to change: give 'priority', 'incident_id' or 'note'")
         if incident_id is not None and self.incidents[incident_id].service != ticket.service:
             raise ToolError("not_allowed", f"incident {incident_id} is not about the service of ticket {ticket.id}")
         ticket = self.tickets.update(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import date, timedelta
 
+from tracemill.generators.environments.facts import CANNOT
 from tracemill.generators.environments.goal import Draft, goal
 from tracemill.generators.environments.people import CITIES, street
 from tracemill.generators.environments.store.tools import RETURN_DAYS, TODAY, Customer, Order, StoreTools
@@ -181,7 +182,7 @@ class Store(StoreTools):
         g.call("get_order", order_id=order.id, why="only a pending order can be cancelled")
         g.refuse()
         g.forbid("cancel_order", "the order has shipped")
-        g.tell("shipped", ("can't", "cannot", "not able", "isn't possible"))
+        g.tell("shipped", CANNOT)
 
     @goal(kinds=("tool_call",))
     def refuse_late_return(self, g: Draft) -> None:
@@ -193,7 +194,7 @@ class Store(StoreTools):
         g.refuse()
         g.forbid("request_return", "the period for returns is over")
         g.put(delivered_on=order.delivered_on)
-        g.tell("30 days", ("can't", "cannot", "not able", "isn't possible"))
+        g.tell("30 days", CANNOT)
 
     @goal(kinds=("tool_call",))
     def no_such_service(self, g: Draft) -> None:
@@ -201,7 +202,7 @@ class Store(StoreTools):
         thing = g.rng.choice(("a discount for loyal customers", "a price match with another shop", "a new invoice for last year", "tips for investing my savings", "the weather in Oslo next week", "a poem for my mother's birthday"))  # fmt: skip
         g.put(thing=thing)
         g.refuse()
-        g.tell(("can't", "cannot", "not able", "isn't possible"))
+        g.tell(CANNOT)
 
     @goal()
     def compare_orders(self, g: Draft) -> None:

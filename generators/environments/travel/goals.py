@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date, timedelta
 
+from tracemill.generators.environments.facts import CANNOT
 from tracemill.generators.environments.goal import Draft, goal
 from tracemill.generators.environments.travel.tools import (
     CITIES,
@@ -24,7 +25,6 @@ from tracemill.generators.environments.travel.tools import (
 from tracemill.trace import Json, Kind
 
 NO_PLAN: tuple[Kind, ...] = ("tool_call", "error_recovery")
-NO = ("can't", "cannot", "not able", "isn't possible")
 FARES: tuple[Fare, ...] = ("light", "standard", "flex")
 BOTH_ENDS_OF_JUNE = ("2026-06-01", "2026-06-30")
 ELSEWHERE = (
@@ -41,11 +41,6 @@ ELSEWHERE = (
 def spoken(day: str) -> str:
     """'3 June', as people say it; a time after the day is left out."""
     return f"{int(day[8:10])} {date.fromisoformat(day[:10]):%B}"
-
-
-def spellings(day: str) -> tuple[str, ...]:
-    moment = date.fromisoformat(day[:10])
-    return (moment.isoformat(), spoken(day), f"{moment:%B} {moment.day}")
 
 
 def listed(names: list[str]) -> str:
@@ -167,7 +162,7 @@ class Travel(TravelTools):
         g.put(day=spoken(flight.day), time=flight.time, fare=fare, price=f"{price:.2f}")
         g.put(origin=flight.origin, destination=flight.destination)
         g.call("get_flight", flight_id=flight.id, why="times and fares are in the flight's record")
-        g.tell(flight.time, spellings(flight.day), price)
+        g.tell(flight.time, flight.day[:10], price)
 
     @goal(kinds=NO_PLAN)
     def room_for_little(self, g: Draft) -> None:
@@ -601,7 +596,7 @@ class Travel(TravelTools):
         g.refuse()
         g.forbid("cancel_booking", "a light fare is not refunded, and the traveller wants to keep it then")
         g.put(booked_on=spoken(booking.booked_at))
-        g.tell("light", ("refund", "money back"), NO)
+        g.tell("light", ("refund", "money back"), CANNOT)
 
     @goal(kinds=("tool_call",))
     def refuse_light_change(self, g: Draft) -> None:
@@ -616,7 +611,7 @@ class Travel(TravelTools):
         g.refuse()
         g.forbid("change_flight", "a light fare cannot be changed")
         g.forbid("cancel_booking", "nobody asked for that")
-        g.tell("light", NO)
+        g.tell("light", CANNOT)
 
     @goal(kinds=("tool_call",))
     def refuse_short_delay(self, g: Draft) -> None:
@@ -630,11 +625,11 @@ class Travel(TravelTools):
         g.refuse()
         g.forbid("issue_voucher", "the flight was less than 3 hours late")
         g.put(delay=flight.delay_minutes, flight_id=flight.id)
-        g.tell(flight.delay_minutes, ("3 hours", "three hours", "180 minutes"), NO)
+        g.tell(flight.delay_minutes, ("3 hours", "180 minutes"), CANNOT)
 
     @goal(kinds=("tool_call",))
     def no_such_service(self, g: Draft) -> None:
         """Nothing here does that: no call at all."""
         g.put(thing=g.rng.choice(ELSEWHERE))
         g.refuse()
-        g.tell(NO)
+        g.tell(CANNOT)

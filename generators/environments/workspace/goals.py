@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
+from tracemill.generators.environments.facts import CANNOT
 from tracemill.generators.environments.goal import Draft, goal
 from tracemill.generators.environments.people import people
 from tracemill.generators.environments.workspace.tools import (
@@ -33,7 +34,6 @@ SERVICES = (
     "a meeting with the finance team next week",
 )
 MAY: dict[Access, str] = {"view": "view it", "comment": "comment on it", "edit": "edit it"}
-CANNOT = ("can't", "cannot", "not able", "isn't possible")
 
 
 def listed(parts: list[str]) -> str:

@@ -362,7 +362,7 @@ class WorkspaceTools(Environment):
     ) -> Json:
         """Find files by name, folder, tag or owner. Trashed files are not found."""
         if name is None and folder is None and tag is None and owner is None:
-            raise ToolError("invalid_arguments", "give at least one of name, folder, tag, owner")
+            raise ToolError("invalid_arguments", "give at least one of 'name', 'folder', 'tag', 'owner'")
         if folder is not None:
             self._folder(folder)
         found = [
