@@ -1,0 +1,1 @@
+"""What a dataset must be free of before it goes out: repetition, benchmarks, secrets."""
