@@ -68,6 +68,7 @@ def test_the_errors_are_these() -> None:
         "TeacherDied",
         "ContextTooLong",
         "DatasetError",
+        "HubError",
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,14 @@ def test_a_call_without_arguments_may_be_written_in_many_ways(take: Take, nothin
     assert [one.arguments for message in made.messages for one in getattr(message, "tool_calls", None) or ()] == [{}]
 
 
+@pytest.mark.parametrize("name", ["parameters", "input", "args"])
+@pytest.mark.parametrize("given", [{"order_id": "W1"}, '{"order_id": "W1"}'])
+def test_arguments_may_have_other_names(take: Take, name: str, given: Json) -> None:
+    named = {"id": "a", "type": "function", "function": {"name": "get_order", name: given}}
+    ((made,), _) = take(row(ASK, calling(named), result(), DONE))
+    assert [one.arguments for one in getattr(made.messages[1], "tool_calls", ())] == [{"order_id": "W1"}]
+
+
 def test_results_without_ids_find_their_calls_by_name(take: Take) -> None:
     both = calling(call(id=None), call("cancel_order", id=None))
     ((made,), _) = take(row(ASK, both, result("C", None, name="cancel_order"), result("G", None, name="get_order"), DONE))
@@ -183,10 +192,34 @@ def test_a_file_of_tools_that_are_none_is_refused_at_once(tmp_path: Path) -> Non
         ("The errors of the past are forgiven: all fine", False, False),
         ("", False, False),
         ("12.0", False, False),
+        ("Error 404: not found", True, True),
+        ("Error (404): not found", True, True),
+        ("Error code: 404 - not found", True, True),
+        ("HTTPError while calling get_order: not found", True, True),
+        ("Exception in thread main: no such order", True, True),
+        ("Error rate: 0.5%", False, False),
+        ("Error budget remaining: 43%", False, False),
+        ("Error log for host a:\n(empty)", False, False),
+        ("Error codes: E1 paper jam, E2 no toner", False, False),
+        ("Exception policy (2024): employees may", False, False),
+        ('{"error": "none"}', False, False),
+        ('{"error": "No error."}', False, False),
     ],
 )
 def test_a_failed_call_is_told_by_its_result(text: str, fails: bool, by_its_own_fault: bool) -> None:
     assert (failed(text), blundered(text)) == (fails, by_its_own_fault)
+
+
+def test_wrong_steps_are_counted_as_such_whether_they_called_or_not(take: Take, capsys: pytest.CaptureFixture[str]) -> None:
+    take(row(ASK, {**DONE, "train": False}, ASK, calling(call()), result("Error: no such order"), DONE))
+    told = capsys.readouterr().out
+    assert "2 of 3 agent messages are wrong steps" in told and "made a call that failed" not in told
+
+
+def test_the_next_command_has_all_that_it_needs(take: Take, capsys: pytest.CaptureFixture[str]) -> None:
+    take(row(ASK, DONE))
+    (command,) = re.findall(r"tracemill (train sft .*)", capsys.readouterr().out)
+    assert not {"--model", "--out"} - set(command.split())
 
 
 def test_calls_that_failed_stay_in_the_context_and_out_of_the_loss(take: Take) -> None:
@@ -205,6 +238,8 @@ FLAWS: list[tuple[Json, str, str]] = [
     ([1], "row", "expected an object, got a list"),
     ({}, "row", "it holds neither `messages` nor `traj`, but nothing"),
     ({"conversations": []}, "row", "neither `messages` nor `traj`, but 'conversations'"),
+    ({**good(), "chosen": [DONE], "rejected": [DONE]}, "row", "it is a preference pair, with `chosen` and `rejected`"),
+    ({"prompt": "Hi.", "chosen": "Ho.", "rejected": "He."}, "row", "it is a preference pair, with `chosen` and `rejected`"),
     (good(reward="high"), "row", "reward: expected a finite number, got 'high'"),
     ({"messages": "hello"}, "schema", "messages: expected a list, got text"),
     (row(ASK, "hello"), "schema", "messages[1]: expected an object, got text"),
@@ -221,6 +256,17 @@ FLAWS: list[tuple[Json, str, str]] = [
     (row(ASK, calling(call(arguments='{"order_id": NaN}')), result(), DONE), "schema", "arguments: it cannot be written as JSON"),
     (row(ASK, calling(call(arguments={"order_id": "W", "count": 2**70})), result(), DONE), "schema", "a number beyond 64 bits"),
     (row(ASK, calling({"id": "a"}), result(), DONE), "schema", "messages[1].tool_calls[0]: expected an object with a `function`"),
+    (
+        row(ASK, calling({"id": "a", "function": {"name": "get_order", "order_id": "W1"}}), result(), DONE),
+        "schema",
+        "messages[1].tool_calls[0].function.arguments: there are none, but there is 'order_id'",
+    ),
+    (row(ASK, calling({"function": {"name": "get_order"}, "args": {"order_id": "W1"}}), result(), DONE), "schema", "arguments: there are none, but there is 'args'"),
+    (
+        row(ASK, calling({"id": "a", "function": {"name": "get_order", "arguments": {}, "parameters": {"order_id": "W1"}}}), result(), DONE),
+        "schema",
+        "function.arguments: there are none, but there is 'parameters'",
+    ),
     (row(ASK, calling(call(name="")), result(), DONE), "schema", "tool_calls[0].function.name: expected the name of a tool, got ''"),
     (row(ASK, {**DONE, "function_call": {"name": "x"}}), "schema", "messages[1].function_call: this older form is not read"),
     (row(ASK, TWO, result(id=None), result(id=None), DONE), "schema", "messages[2]: it could answer each of call_1 (get_order), call_2"),
@@ -234,8 +280,8 @@ FLAWS: list[tuple[Json, str, str]] = [
     (row(ASK, {"role": "assistant", "content": None}), "structure", "messages[1]: says nothing and calls nothing"),
     (row(ASK, calling(call()), DONE), "structure", "messages[2]: comes before call_1 (get_order) was answered"),
     (row(ASK, TWO, result(id="b")), "structure", "messages[1]: call_1 (get_order) is never answered"),
-    (row(ASK, calling(call())), "structure", "messages[1]: call_1 (get_order) is never answered"),
     (row(ASK, calling(call()), result(id="z"), DONE), "structure", "messages[2]: answers no call that is waiting"),
+    (row(ASK, calling(call()), result(id="call_1", name="get_order"), DONE), "structure", "messages[2]: answers no call that is waiting"),
     (row(ASK, DONE, ASK, result(), DONE), "structure", "messages[3]: answers no call that is waiting"),
     (row(ASK, calling(call("get_ordr")), result(), DONE), "arguments", "messages[1].tool_calls[0].function.name: 'get_ordr' is none of the tools"),
     (
@@ -246,10 +292,18 @@ FLAWS: list[tuple[Json, str, str]] = [
     (row(ASK, calling(call(arguments={})), result(), DONE), "arguments", "function.arguments: 'order_id' is a required property"),
     ({**good(), "tools": None}, "arguments", "'get_order' is called, but no tools are given, neither in the row nor by --tools"),
     (good(tools=[{"type": "function"}]), "arguments", "tools: a definition ($[0])"),
+    (good(tools=[*TOOLS, {"name": "x", "parameters": {"maximum": 2**64}}]), "arguments", "$.parameters.maximum: a number larger than any of 64 bits"),
     (good(tools="all of them"), "arguments", "tools: a definition ($): $: expected a tool definition"),
     (good(reward=0), "goal", "reward 0 is below 1"),
     (good(), "duplicate", "messages and tools are those of row 0"),
 ]  # fmt: skip
+
+
+def test_a_conversation_may_end_with_a_call(take: Take) -> None:
+    """As sets for function calling have it: the call is all that is to be learnt."""
+    (one,), refused = take(row(ASK, calling(call())))
+    assert one.messages[-1].tool_calls and one.messages[-1].train
+    assert not refused
 
 
 @pytest.mark.parametrize(("flawed", "stage", "says"), FLAWS, ids=[f"{stage}: {says[-50:]}" for _, stage, says in FLAWS])
@@ -307,6 +361,20 @@ def test_the_nulls_that_parquet_puts_into_arguments_are_none(tmp_path: Path) -> 
     import_openai(tmp_path / "rows.parquet", tmp_path / "out")
     calls = [one.arguments for made in imported(tmp_path / "out") for one in getattr(made.messages[1], "tool_calls", ())]
     assert calls == [{"order_id": "W1"}, {"order_id": "W2", "count": 2}]
+
+
+@pytest.mark.parametrize("more", [{}, {"id": "a"}])
+def test_a_parquet_file_without_conversations_is_refused_with_what_its_rows_hold(tmp_path: Path, more: dict[str, Json]) -> None:
+    pq.write_table(pa.Table.from_pylist([{**more, "prompt": "Hi.", "response": "Ho."}]), tmp_path / "rows.parquet")
+    assert import_openai(tmp_path / "rows.parquet", tmp_path / "out") == 1
+    (refusal,) = refused(tmp_path / "out")
+    assert "'prompt', 'response'" in refusal.reason and json.loads(refusal.raw) == {**more, "prompt": "Hi.", "response": "Ho."}
+
+
+def test_the_sides_of_a_pair_are_seen_in_parquet_too(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{"messages": [ASK, DONE], "chosen": [DONE], "rejected": [DONE]}]), tmp_path / "rows.parquet")
+    assert import_openai(tmp_path / "rows.parquet", tmp_path / "out") == 1
+    assert "preference pair" in refused(tmp_path / "out")[0].reason
 
 
 def test_our_own_shards_can_be_imported(tmp_path: Path) -> None:
@@ -371,6 +439,13 @@ def test_the_same_import_again_changes_nothing_and_another_is_refused(tmp_path: 
         import_openai(path, tmp_path / "mine")
 
 
+def test_the_commands_to_run_next_can_be_pasted_into_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import_openai(write_lines(tmp_path / "rows.jsonl", good(), good(reward=0)), tmp_path / "it's here")
+    told = capsys.readouterr().out
+    for command in ("tracemill show", "tracemill verify"):
+        assert shlex.split(told.partition(command)[2])[0].rstrip(",") == str(tmp_path / "it's here")
+
+
 def test_a_run_is_never_overwritten(milled: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="holds a run: choose another --out"):
         import_openai(write_lines(tmp_path / "rows.jsonl", good()), milled)
@@ -389,8 +464,10 @@ def test_an_import_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: p
 def test_datasets_loads_what_was_imported(tmp_path: Path) -> None:
     from datasets import load_dataset
 
-    import_openai(write_lines(tmp_path / "rows.jsonl", good(), good(reward=0)), tmp_path / "out")
+    bound = {"name": "count", "parameters": {"type": "object", "properties": {"n": {"minimum": -(2**63), "maximum": 2**64 - 1}}}}
+    import_openai(write_lines(tmp_path / "rows.jsonl", good(tools=[*TOOLS, bound]), good(reward=0)), tmp_path / "out")
     rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows[0]["tools"][2]["function"]["parameters"] == bound["parameters"]
     assert rows[0]["messages"][2]["tool_calls"][0]["function"]["arguments"] == {"order_id": "W1"}
     assert load_dataset(str(tmp_path / "out"), "rejects", split="train", cache_dir=str(tmp_path / "cache"))["stage"] == ["goal"]
 

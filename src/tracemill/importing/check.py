@@ -18,7 +18,16 @@ from tracemill.trace import AssistantMessage, ImportStage, Json, Message, Offere
 
 Found = tuple[ImportStage, str]
 
-_FAILED = re.compile(r"\s*(?:(?:\w*error|\w*exception)\b[^\n:]{0,60}:|traceback \(most recent call last\))", re.IGNORECASE)
+# Between the word and the colon stands nothing, a number or a bracket, or what went wrong where. Other words make it a report of
+# something: 'Error rate: 0.5%', 'Error budget remaining: 43%', 'Exception policy (2024): …'.
+_FAILED = re.compile(
+    r"\s*(?:\w*(?:error|exception)\b(?: ?[\d(\[#][^\n:]{0,60}| code(?=:? ?[45]\d\d\b)[^\n:]{0,10}"
+    r"| (?:executing|calling|running|invoking|performing|processing|handling request|fetching|getting|loading|reading|writing|parsing"
+    r"|validating|connecting|trying|occurred|encountered|raised|while|when|during|in|on|at|from|for|with|to|message)\b[^\n:]{0,60})? ?:"
+    r"|traceback \(most recent call last\))",
+    re.IGNORECASE,
+)
+_NO_ERROR = ("none", "no", "no error", "null", "nil", "n/a", "false", "ok", "0")
 _PASSING = re.compile(
     r"time[ds]?[ -]?out|rate[ -]?limit|too many requests|(?:service|temporarily) unavailable|internal (?:server )?error"
     r"|connection (?:refused|reset|error|closed)|\b(?:http|status|code)\W{0,2}(?:429|5\d\d)\b",
@@ -27,16 +36,17 @@ _PASSING = re.compile(
 
 
 def failed(result: str) -> bool:
-    """Whether a result is that of a failed call: it begins like 'Error: …' or 'ValueError: …', is a traceback, or is a
-    JSON object with an `error`."""
+    """Whether a result is that of a failed call: it begins like 'Error: …', 'ValueError: …' or 'Error calling get_order: …', is a
+    traceback, or is a JSON object with an `error` that says something."""
     if _FAILED.match(result):
         return True
     if not result.lstrip().startswith("{") or '"error"' not in result:
         return False
     try:
-        return bool(json.loads(result).get("error"))
+        error = json.loads(result).get("error")
     except (ValueError, RecursionError):
         return False
+    return bool(error) and str(error).strip(" .").lower() not in _NO_ERROR
 
 
 def blundered(result: str) -> bool:
@@ -61,7 +71,7 @@ def without_blunders(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def structure_problems(messages: Sequence[Message]) -> list[str]:
-    """Who speaks when. A system message may be missing; the end may be the agent's words, or results of its last calls."""
+    """Who speaks when. A system message may be missing; the end may be the agent's words, its calls, or the results of all of them."""
     found: list[str] = []
     start = int(bool(messages) and isinstance(messages[0], SystemMessage))
     if len(messages) <= start or not isinstance(messages[start], UserMessage):
@@ -77,10 +87,13 @@ def structure_problems(messages: Sequence[Message]) -> list[str]:
 
 
 def _left_waiting(messages: Sequence[Message]) -> list[str]:
-    """Calls that the conversation ends without answering; of all others `turn_problems` speaks."""
+    """Calls of the last message that lack the results which others of it have; of all earlier ones `turn_problems` speaks.
+
+    A conversation that ends with calls alone is whole: many sets for function calling hold nothing else.
+    """
     last = next((at for at in reversed(range(len(messages))) if not isinstance(messages[at], ToolMessage)), None)
     speaker = messages[last] if last is not None else None
-    if last is None or not isinstance(speaker, AssistantMessage):
+    if last is None or last == len(messages) - 1 or not isinstance(speaker, AssistantMessage):
         return []
     answered = {message.tool_call_id for message in messages[last + 1 :] if isinstance(message, ToolMessage)}
     return [f"messages[{last}]: {call.id} ({call.name}) is never answered" for call in speaker.tool_calls or () if call.id not in answered]

@@ -8,6 +8,7 @@ thinking is `reasoning_content`, and call ids are `call_1`, `call_2`, … in ord
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from tracemill.trace import AssistantMessage, FunctionCall, Json, Message, Syste
 COLUMNS = ("messages", "traj", "tools", "reward", "id")
 REASONING = ("reasoning_content", "reasoning", "thinking")
 TEXT_PARTS = ("text", "input_text", "output_text")
+ARGUMENTS = ("arguments", "parameters", "input", "args")
+"""How the arguments of a call are named; `parameters` is Llama's word, `input` Anthropic's."""
+BESIDE_ARGUMENTS = ("name", "id", "type", "index", "description", "strict")
+
+_OUR_ID = re.compile(r"call_\d+")
 
 
 def import_openai(file: Path, out: Path, *, tools: Path | None = None, min_reward: float = MIN_REWARD) -> int:
@@ -38,9 +44,9 @@ def read_row(row: dict[str, Json]) -> Given:
     if key is None:
         given.problems.append(("row", f"it holds neither `messages` nor `traj`, but {', '.join(map(_shown, list(row)[:9])) or 'nothing'}"))
     else:
-        _read_messages(_unpacked(row[key]), given)
-    tools = _unpacked(row.get("tools")) or None
-    given.tools = [_unpacked(one) for one in tools] if isinstance(tools, list) else tools
+        _read_messages(unpacked(row[key]), given)
+    tools = unpacked(row.get("tools")) or None
+    given.tools = [unpacked(one) for one in tools] if isinstance(tools, list) else tools
     reward = row.get("reward")
     if isinstance(reward, int | float) and abs(reward) <= sys.float_info.max:
         given.reward = float(reward)
@@ -55,14 +61,14 @@ def _read_messages(values: Json, given: Given) -> None:
         return
     reading = _Reading()
     for at, value in enumerate(values):
-        reading.message(at, _unpacked(value))
+        reading.message(at, unpacked(value))
     reading.end_of_results()
     given.problems += reading.problems
     given.unread = reading.unread
     given.messages = tuple(reading.messages) if reading.complete else None
 
 
-def _unpacked(value: Json) -> Json:
+def unpacked(value: Json) -> Json:
     """JSON that is stored as text, as Parquet files often have it; anything else, and text that is no JSON, as it is."""
     if not isinstance(value, str):
         return value
@@ -134,7 +140,7 @@ class _Reading:
         if not isinstance(calls, list):
             self._problem(f"{path}.tool_calls", f"expected a list, got {_kind(calls)}")
             calls = []
-        self._waiting = [self._call(_unpacked(call), f"{path}.tool_calls[{place}]") for place, call in enumerate(calls)]
+        self._waiting = [self._call(unpacked(call), f"{path}.tool_calls[{place}]") for place, call in enumerate(calls)]
         content = value.get("refusal") if value.get("content") in (None, "") else value["content"]
         reasoning = next(((name, value[name]) for name in REASONING if value.get(name)), None)
         return AssistantMessage(
@@ -157,16 +163,32 @@ class _Reading:
             self._problem(f"{path}.function.name", f"expected the name of a tool, got {_shown(name)}")
             name = "unknown"
             self.unread.add(id)
-        arguments = self._arguments(function.get("arguments"), f"{path}.function.arguments")
+        arguments = self._given(function, {name: value.get(name) for name in ARGUMENTS}, f"{path}.function")
         if arguments is None:
             self.unread.add(id)
         call = ToolCall(id=id, function=FunctionCall(name=name, arguments=arguments or {}))
         return _Waiting(_id(value.get("id")), call)
 
+    def _given(self, function: dict[str, Json], beside: dict[str, Json], path: str) -> dict[str, Json] | None:
+        """The arguments, also under one of their other names; None where they cannot be read.
+
+        Nothing at all is how some write a call without arguments. But what stands under a name that is not known may be arguments.
+        """
+        stated = function.get("arguments")
+        if stated not in (None, "", "{}", {}):
+            return self._arguments(stated, f"{path}.arguments")
+        absent = stated in (None, "")
+        others = {key: value for key, value in (beside | function).items() if value not in (None, "", "{}", [], {})}
+        named = [name for name in ARGUMENTS if name in others]
+        if absent and len(named) == 1 and named[0] in function:
+            return self._arguments(function[named[0]], f"{path}.{named[0]}")
+        lost = [_shown(key) for key in others if key not in BESIDE_ARGUMENTS] if absent else list(map(_shown, named))
+        if lost:
+            self._problem(f"{path}.arguments", f"there are none, but there is {', '.join(lost[:9])}")
+        return None if lost else {}
+
     def _arguments(self, value: Json, path: str) -> dict[str, Json] | None:
-        """None where they are no object that can be stored. Nothing at all is how some write a call without arguments."""
-        if value is None or value == "":
-            return {}
+        """None where they are no object that can be stored."""
         if isinstance(value, str):
             try:
                 value = json.loads(value)
@@ -188,8 +210,9 @@ class _Reading:
         if len(fits) > 1:
             could = ", ".join(f"{one.call.id} ({one.call.name})" for one in fits)
             self._problem(path, f"it could answer each of {could}: a `tool_call_id` must say which")
-        if len(fits) != 1:  # that it answers no call is for the structure to say
-            return ToolMessage(tool_call_id="" if unstorable(given_id) else given_id, name=name, content=content)
+        if len(fits) != 1:  # that it answers no call is for the structure to say, which sees our ids alone
+            strange = "" if unstorable(given_id) or _OUR_ID.fullmatch(given_id) else given_id
+            return ToolMessage(tool_call_id=strange, name=name, content=content)
         (answered,) = fits
         if name and name != answered.call.name:
             self._problem(f"{path}.name", f"{name!r}, but the call that it answers is of {answered.call.name!r}")

@@ -22,7 +22,8 @@ class Unreadable:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Json]:
-    """What stands in each row, or an `Unreadable`. Of Parquet only these columns are read.
+    """What stands in each row, or an `Unreadable`. Of Parquet only these columns are read, or all where none of the first two is there,
+    which are those of the conversation: the refusal then tells what the rows hold.
 
     Raises DatasetError where there is no file, or one that is none of the three.
     """
@@ -89,9 +90,9 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Json]:
     try:
         with pq.ParquetFile(path) as file:
             there = [name for name in columns if name in file.schema_arrow.names]
-            for batch in file.iter_batches(BATCH, columns=there):
+            for batch in file.iter_batches(BATCH, columns=there if {*there} & {*columns[:2]} else None):
                 yield from map(_without_nulls, batch.to_pylist())
-    except (OSError, pa.ArrowException) as reason:
+    except (OSError, ValueError, pa.ArrowException) as reason:  # ValueError: a time that Python cannot hold
         raise DatasetError(f"{path} is no Parquet file that can be read: {' '.join(str(reason).split())[:200]}") from reason
 
 

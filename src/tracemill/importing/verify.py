@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from tracemill.columns import Row, from_row, plain_row
 from tracemill.errors import DatasetError
+from tracemill.hygiene.removed import removed_records
 from tracemill.importing.check import argument_problems, load, structure_problems, without_blunders
 from tracemill.importing.write import STAGES
 from tracemill.stats import part_files, read_rows
@@ -37,7 +38,7 @@ def verify_import(out: Path, run: dict[str, Any], *, report: Path | None) -> int
                     lines.append((folder, str(row["id"]), row["index"], str(row.get("stage"))))
             except DatasetError as reason:
                 faults.append(Fault(file, -1, "", "file", str(reason)))
-    faults += _whole(run, lines)
+    faults += _whole(run, lines, [index for _, _, index in removed_records(out)] if "cleaned" in run else [])
     if report is not None:
         report.write_text("".join(json.dumps(fault.__dict__, ensure_ascii=False) + "\n" for fault in faults), encoding="utf-8")
     counted = Counter(folder for folder, *_ in lines)
@@ -85,17 +86,17 @@ def _conversation_problems(record: Conversation) -> Iterator[tuple[str, str]]:
             yield "structure", f"messages[{at}]: a call in it failed, and it is not out of the loss"
 
 
-def _whole(run: dict[str, Any], lines: list[tuple[str, str, int, str]]) -> Iterator[Fault]:
-    """What only all records together show: what comes twice, and what is missing."""
+def _whole(run: dict[str, Any], lines: list[tuple[str, str, int, str]], removed: Sequence[int]) -> Iterator[Fault]:
+    """What only all records together show: what comes twice, and what is missing. Rows in `removed` are accounted for."""
     for (folder, id), number in Counter((folder, id) for folder, id, *_ in lines).items():
         if number > 1:
             yield Fault(folder, -1, id, "id", f"it is there {number} times")
     counts = run["counts"] if isinstance(run.get("counts"), dict) else {}
-    indices = Counter(index for _, _, index, _ in lines if isinstance(index, int))
+    indices = Counter([*removed, *(index for _, _, index, _ in lines if isinstance(index, int))])
     twice = sorted(index for index, number in indices.items() if number > 1)
     if twice:
         yield Fault("data/imported", -1, "", "count", f"more than one record is there of the rows {', '.join(map(str, twice[:20]))}")
-    missing = [index for index in range(len(lines)) if index not in indices]
+    missing = [index for index in range(len(lines) + len(removed)) if index not in indices]
     if missing:
         yield Fault(
             "rejects", -1, "", "count", f"neither a conversation nor a refusal is there of the rows {', '.join(map(str, missing[:20]))}"
@@ -103,7 +104,7 @@ def _whole(run: dict[str, Any], lines: list[tuple[str, str, int, str]]) -> Itera
     found = Counter(folder for folder, *_ in lines)
     stages = Counter(stage for folder, *_, stage in lines if folder == "rejects")
     there: dict[str, Json] = {
-        "rows": len(lines),
+        "rows": len(lines) + len(removed),
         "accepted": found["data/imported"],
         "refused": {stage: stages[stage] for stage in STAGES if stages[stage]},
     }

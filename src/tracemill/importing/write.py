@@ -10,11 +10,9 @@ It is written beside OUT and takes that name when it is whole, so that there is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import shutil
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +31,7 @@ from tracemill.generators.environments.tool_files import load_tools
 from tracemill.importing.check import Found, Offer, argument_problems, load, structure_problems, without_blunders
 from tracemill.importing.rows import Unreadable, read_rows
 from tracemill.schemas.check import nested_deeper
-from tracemill.stats import reason_class
+from tracemill.stats import file_sha256, reason_class
 from tracemill.trace import (
     AssistantMessage,
     Conversation,
@@ -47,12 +45,13 @@ from tracemill.trace import (
     canonical,
     fingerprint,
 )
-from tracemill.writer import SHARD_ROWS, Shards, write_whole
+from tracemill.writer import SHARD_ROWS, Shards, whole_folder, write_whole
 
 MIN_REWARD = 1.0
 STAGES: tuple[ImportStage, ...] = get_args(ImportStage)
 MOST_RAW = 100_000  # characters
 DEEPEST = 32
+SIDES = ("chosen", "rejected")
 CARD = Path(__file__).with_name("card_template.md")
 
 
@@ -80,10 +79,13 @@ def import_file(file: Path, out: Path, *, name: str, columns: Sequence[str], rea
         raise ConfigError(f"--min-reward should be a number, such as 1 or 0.5; 0 keeps failures; got {min_reward}")
     console = Console(highlight=False)
     job = _Job(file, name, columns, read, _file_offer(tools), min_reward)
-    digest = fingerprint({"file": _sha256(file), "tools": _sha256(tools) if tools else "", "format": name, "min_reward": min_reward})
+    digest = fingerprint(
+        {"file": file_sha256(file), "tools": file_sha256(tools) if tools else "", "format": name, "min_reward": min_reward}
+    )
     done = _earlier(out, digest)
     if done is None:
-        done = _written(job, out, digest)
+        with whole_folder(out) as hidden:
+            done = _fill(job, hidden, digest)
     else:
         console.print(f"[green]{escape(str(out))} holds this import already.[/]")
     _report(console, out, done)
@@ -146,7 +148,10 @@ class _Import:
             return Given(problems=[("row", value.reason)])
         if not isinstance(value, dict):
             return Given(problems=[("row", f"expected an object, got a {type(value).__name__}")])
-        return self.job.read(value)
+        given = self.job.read(value)
+        if all(value.get(name) is not None for name in SIDES):
+            given.problems.insert(0, ("row", "it is a preference pair, with `chosen` and `rejected`, and only conversations are imported"))
+        return given
 
     def _offer(self, definitions: Json) -> tuple[Offer, list[Found]]:
         if definitions is None:
@@ -179,13 +184,14 @@ class _Import:
         self.counts["accepted"] += 1
         self.counts["cut"] += given > len(made.messages)
         self.counts["end_with_result"] += isinstance(made.messages[-1], ToolMessage)
+        self.counts["end_with_call"] += isinstance(made.messages[-1], AssistantMessage) and bool(made.messages[-1].tool_calls)
         self.counts["without_reward"] += made.reward is None
         self.counts["agent_messages"] += len(spoken)
         self.counts["wrong_steps"] += sum(not message.train for message in spoken)
 
     def record(self) -> dict[str, Json]:
         """For run.json."""
-        names = ("rows", "accepted", "cut", "end_with_result", "without_reward", "agent_messages", "wrong_steps")
+        names = ("rows", "accepted", "cut", "end_with_result", "end_with_call", "without_reward", "agent_messages", "wrong_steps")
         settings = {"format": self.job.format, "file": self.job.source, "min_reward": self.job.min_reward}
         ranked = sorted(self.reasons.items(), key=lambda item: (STAGES.index(item[0][0]), -item[1], item[0][1]))
         return {
@@ -250,14 +256,6 @@ def _file_offer(path: Path | None) -> Offer:
     return offer
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as reason:
-        raise DatasetError(f"{path} cannot be read: {reason.strerror or reason}") from reason
-
-
 def _earlier(out: Path, digest: str) -> dict[str, Any] | None:
     """What the folder holds if it is this very import; None if it is empty or not there. Raises DatasetError."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -272,24 +270,10 @@ def _earlier(out: Path, digest: str) -> dict[str, Any] | None:
     raise DatasetError(f"{out} holds {what}: choose another --out, one that is empty or not there")
 
 
-def _written(job: _Job, out: Path, digest: str) -> dict[str, Any]:
-    target = out.resolve()
-    hidden = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        hidden.mkdir(parents=True)
-        run = _fill(job, hidden, digest)
-        hidden.replace(target)
-    except OSError as reason:
-        raise DatasetError(f"{out} cannot be written: {reason.strerror or reason}") from reason
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-    return run
-
-
 def _fill(job: _Job, folder: Path, digest: str) -> dict[str, Any]:
     done = _Import(job, digest)
     shards = {Conversation: Shards(folder / "data" / "imported", Conversation), Refusal: Shards(folder / "rejects", Refusal)}
-    for index, value in enumerate(read_rows(job.file, job.columns)):
+    for index, value in enumerate(read_rows(job.file, (*job.columns, *SIDES))):
         record = done.take(index, value)
         mine = shards[type(record)]
         mine.rows.append(to_row(record))
@@ -327,7 +311,7 @@ def _card(folder: Path, run: Mapping[str, Json]) -> str:
 
 
 def _report(console: Console, out: Path, run: Mapping[str, Json]) -> None:
-    counts, where = run["counts"], escape(str(out))
+    counts, where = run["counts"], escape(shlex.quote(str(out)))
     refused = sum(counts["refused"].values())
     console.print(
         f"{escape(run['import']['file'])}: {counts['rows']:,} rows, [green]{counts['accepted']:,} accepted[/], [red]{refused:,} refused[/]."
@@ -339,15 +323,18 @@ def _report(console: Console, out: Path, run: Mapping[str, Json]) -> None:
     for said, number in (
         ("ended with the user's words, which are left out", counts["cut"]),
         ("end with a tool's result", counts["end_with_result"]),
+        ("end with a call, whose result is not there", counts.get("end_with_call", 0)),
         ("have no reward, and were taken on trust", counts["without_reward"]),
     ):
         if number:
             console.print(f"Of the accepted, {number:,} {said}.")
     if counts["wrong_steps"]:
         console.print(
-            f"{counts['wrong_steps']:,} of {counts['agent_messages']:,} agent messages made a call that failed: kept, out of the loss."
+            f"{counts['wrong_steps']:,} of {counts['agent_messages']:,} agent messages are wrong steps (a call that failed, or a mark in the file):"
+            " kept, out of the loss.",
+            soft_wrap=True,
         )
     if refused:
         console.print(f"Why each was refused: tracemill show {where} --rejects", soft_wrap=True)
     if counts["accepted"]:
-        console.print(f"Next: tracemill verify {where}, then tracemill train sft {where} --model MODEL", soft_wrap=True)
+        console.print(f"Next: tracemill verify {where}, then tracemill train sft {where} --model MODEL --out ADAPTER", soft_wrap=True)
