@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +88,30 @@ def test_the_accepted_are_the_first_acceptable_indices(parcels: list[Parcel], ex
     for kind in KINDS:
         good = [parcel["trace"]["id"] for parcel in parcels if parcel["trace"] and parcel["trace"]["kind"] == kind]
         assert {key.rpartition("/")[2] for key in expected if key.startswith(f"data/{kind}/")} == set(good[:8])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_index_that_comes_back_when_enough_is_done_beyond_it_is_still_wanted(
+    seed: int, parcels: list[Parcel], expected: dict[str, dict[str, object]], tmp_path: Path
+) -> None:
+    """An actor dies with the oldest index after the others have filled the quotas, or the run is killed then and continued."""
+    rng = random.Random(seed)
+    out = tmp_path / "out"
+    accepted = sorted(row["index"] for key, row in expected.items() if key.startswith("data/"))
+    late = set(rng.sample(accepted, 3))
+    one = writer(out)
+    for parcel in parcels:
+        if parcel["index"] not in late:
+            one.add(parcel)
+    assert not one.full
+    if seed % 2:
+        abandon(one)
+        one = writer(out)
+    assert {index for index in range(len(parcels)) if one.wants(index)} == late
+    for index in sorted(late):
+        one.add(parcels[index])
+    one.close()
+    assert content(out) == expected
 
 
 class Cut(Exception):
@@ -207,6 +234,28 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(DatasetError, match="not empty"):
         writer(tmp_path)
+
+
+FILLS = """
+import sys
+import time
+from pathlib import Path
+from tracemill.writer import whole_folder
+
+with whole_folder(Path(sys.argv[1])) as hidden:
+    (hidden / "half").touch()
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_nothing_is_left_of_a_folder_whose_writer_is_told_to_end(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", FILLS, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_writers_cannot_hold_a_folder(tmp_path: Path) -> None:

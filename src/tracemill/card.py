@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tracemill.licence import explained, licence_of
 from tracemill.trace import KINDS, Json
 
 if TYPE_CHECKING:
@@ -32,10 +33,22 @@ def render(out: Path, run: Mapping[str, Json], tally: Tally, *, complete: bool) 
         "seed": config["seed"],
         "version": run["tracemill"],
         "tokens": f"{tally.prompt_tokens:,} read and {tally.completion_tokens:,} written",
-        "license": config["license"],
+        "license": explained(config["license"], _roles(config)),
         "example": _example(out),
     }
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
+
+
+def _roles(config: Mapping[str, Json]) -> list[Json]:
+    return [config.get(role) for role in ("teacher", "user", "critic")]
+
+
+def _license(config: Mapping[str, Json]) -> dict[str, Json]:
+    """The Hub wants a name and a link where its keyword is 'other'."""
+    found = licence_of(_roles(config))
+    if config["license"] != "other" or found.id != "other":
+        return {"license": config["license"]}
+    return {"license": "other", "license_name": found.name, **({"license_link": found.link} if found.link else {})}
 
 
 def _named(teacher: Json) -> str:
@@ -56,7 +69,7 @@ def _front(out: Path, config: Mapping[str, Json], tally: Tally) -> dict[str, Jso
     sizes = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return {
         "pretty_name": config["name"],
-        "license": config["license"],
+        **_license(config),
         "language": ["en"],
         "task_categories": ["text-generation"],
         "tags": ["agent-traces", "tool-use", "function-calling", "synthetic", "tracemill"],

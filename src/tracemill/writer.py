@@ -19,7 +19,9 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import time
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ from tracemill import card
 from tracemill.columns import Row, table, to_row
 from tracemill.errors import DatasetError
 from tracemill.pipeline import Milled
+from tracemill.stopping import tidied_up
 from tracemill.trace import KINDS, Json, Kind, Preference, Record, Rejection, Trace
 
 SHARD_ROWS = 1000
@@ -134,7 +137,9 @@ class Shards:
         import pyarrow.parquet as pq
 
         for path in sorted(self.folder.glob("part-*.parquet")):
-            yield from pq.read_table(path, columns=columns, partitioning=None).to_pylist()
+            with readable(path):
+                rows = pq.read_table(path, columns=columns, partitioning=None).to_pylist()
+            yield from rows
 
 
 class Writer:
@@ -156,7 +161,7 @@ class Writer:
         self._rejects = Shards(out / "rejects", Rejection)
         self._preferences = Shards(out / "preferences", Preference)
         self._pending: dict[int, Parcel | None] = {}
-        self._waiting: Counter[str] = Counter()  # accepted, but not yet committed
+        self._waiting: dict[str, list[int]] = {kind: [] for kind in KINDS}  # accepted, but not yet committed; in order
         self._present: set[str] = set()
         self.frontier = 0
         """Every index below is committed, or its kind was full."""
@@ -176,11 +181,14 @@ class Writer:
         return all(self.tally.accepted[kind] >= number for kind, number in self.quotas.items())
 
     def wants(self, index: int) -> bool:
-        """Whether the index still has to be milled: not done, and its kind not filled by what is done."""
+        """Whether the index still has to be milled: not done, and its kind not filled by what is done before it.
+
+        What is accepted beyond it does not count, since it would take that one's place. Once False, it stays so.
+        """
         if index < self.frontier or index in self._pending:
             return False
         kind = self._kind_of(index)
-        return self.tally.accepted[kind] + self._waiting[kind] < self.quotas.get(kind, 0)
+        return self.tally.accepted[kind] + bisect_left(self._waiting[kind], index) < self.quotas.get(kind, 0)
 
     # --- what comes in ---
 
@@ -228,7 +236,7 @@ class Writer:
             return
         self._pending[index] = parcel
         if parcel["trace"]:
-            self._waiting[parcel["trace"]["kind"]] += 1
+            insort(self._waiting[parcel["trace"]["kind"]], index)
 
     def _advance(self) -> None:
         """Commit in index order as far as it goes."""
@@ -246,7 +254,7 @@ class Writer:
         """Its kind is full: whatever came of it does not count."""
         parcel = self._pending.pop(index, None)
         if parcel and parcel["trace"]:
-            self._waiting[parcel["trace"]["kind"]] -= 1
+            self._waiting[parcel["trace"]["kind"]].remove(index)
 
     def _commit(self, parcel: Parcel | None) -> None:
         if parcel is None:  # on disk already, and counted when it was read
@@ -261,7 +269,7 @@ class Writer:
                 self._count_rejection(row)
         trace = parcel["trace"]
         if trace:
-            self._waiting[trace["kind"]] -= 1
+            self._waiting[trace["kind"]].remove(parcel["index"])  # the first
             self._traces[trace["kind"]].rows.append(trace)
             self.tally.accepted[trace["kind"]] += 1
             self.tally.spend(json.loads(trace["usage"]))
@@ -315,8 +323,11 @@ class Writer:
                 )
             return
         before = json.loads(path.read_text(encoding="utf-8"))
-        made = next(self.out.glob("**/part-*.parquet"), None) or any(path.stat().st_size for path in self.out.glob(".spool/*.jsonl"))
-        if made and before.get("digest") != self._run.get("digest"):
+        if "cleaned" in before:
+            raise DatasetError(
+                f"{self.out} holds a cleaned run: continue {before['cleaned']['of']}, which it was made from, and clean that"
+            )
+        if anything_made(self.out) and before.get("digest") != self._run.get("digest"):
             raise DatasetError(
                 f"{self.out} holds a run of another config: continue it with that config, or choose another --out",
                 changes(before.get("config", {}), self._run.get("config", {})),
@@ -370,6 +381,24 @@ class Spool:
             self._folder.rmdir()
 
 
+def anything_made(out: Path) -> bool:
+    """Whether a folder holds a finished record; where it does not, other settings may have it."""
+    return next(out.glob("**/part-*.parquet"), None) is not None or any(path.stat().st_size for path in out.glob(".spool/*.jsonl"))
+
+
+@contextlib.contextmanager
+def readable(shard: Path) -> Iterator[None]:
+    """Raises DatasetError where a shard is broken."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as reason:
+        raise DatasetError(
+            f"{shard} cannot be read: {reason}", ["remove it and run the same command again: what it held is made anew"]
+        ) from reason
+
+
 def write_whole(path: Path, text: str) -> None:
     """Replace a file so that a reader sees the old text or the new, never half of it."""
     hidden = path.with_name(f".{path.name}.tmp")
@@ -377,12 +406,29 @@ def write_whole(path: Path, text: str) -> None:
     hidden.replace(path)
 
 
-def changes(before: Json, now: Json, path: str = "") -> list[str]:
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `folder` (empty, or not there) when that is done: there is never half of it, and nothing
+    is left of an attempt that fails. Raises DatasetError where it cannot be written."""
+    target = folder.resolve()
+    hidden = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with tidied_up():
+        try:
+            hidden.mkdir(parents=True)
+            yield hidden
+            hidden.replace(target)
+        except OSError as reason:
+            raise DatasetError(f"{folder} cannot be written: {reason.strerror or reason}") from reason
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def changes(before: Json, now: Json, path: str = "", *, names: tuple[str, str] = ("before", "now")) -> list[str]:
     """Where two configs differ: 'path: was, is now'."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted({*before, *now})
-        return [line for key in keys for line in changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)]
-    return [] if before == now else [f"{path}: {before!r} before, {now!r} now"]
+        return [line for key in keys for line in changes(before.get(key), now.get(key), f"{path}.{key}" if path else key, names=names)]
+    return [] if before == now else [f"{path}: {before!r} {names[0]}, {now!r} {names[1]}"]
 
 
 def lock(out: Path) -> IO[str]:
