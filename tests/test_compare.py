@@ -78,6 +78,25 @@ def test_the_table_counts_scenarios_by_the_majority_of_their_rollouts() -> None:
     assert (test.both, test.only_a, test.only_b, test.neither, test.p) == (2, 1, 1, 1, 1.0)
 
 
+def test_a_policy_against_itself_with_other_numbers_of_rollouts_is_told_apart_in_at_most_5_of_100() -> None:
+    """Of two rollouts both have to succeed, of one just that one: the same policy would solve 25% and 50%."""
+    rng = np.random.default_rng(5)
+    told = 0
+    for _ in range(60):
+        a, b = (played((rng.random((60, samples)) < 0.5).tolist()) for samples in (2, 1))
+        found = compare(a, b)
+        told += found.overall.mcnemar.p < 0.05
+        assert found.notes and "different numbers of rollouts" in found.lines()[-1]
+    assert told / 60 <= 0.05
+
+
+def test_the_first_rollouts_are_tested_whatever_their_order() -> None:
+    a, b = played([[True, False, False, False]]), played([[True]])
+    assert compare(a[::-1], b).overall.mcnemar.both == compare(a, b).overall.mcnemar.both == 1
+    assert compare(a, b).overall.success.difference == 0.75, "all rollouts count in the rates"
+    assert compare(b, b).notes == []
+
+
 def test_half_of_the_rollouts_is_no_majority() -> None:
     test = compare(played([[True, False]]), played([[True, True]])).overall.mcnemar
     assert (test.only_b, test.both) == (1, 0)
@@ -128,14 +147,29 @@ def test_tokens_turns_calls_violations_and_recovery_are_compared() -> None:
         verdict = Verdict(principle="no_loops", passed=False, by="rule", severity="low")
         return {"usage": Usage(prompt_tokens=tokens, completion_tokens=10), "verdicts": (verdict,) * broken}
 
+    same = Usage(prompt_tokens=50)
+
     unusable = (*TALK[:2], AssistantMessage(content="{", train=False), UserMessage(content="[runtime] again"), TALK[2])
-    a = [episode(0, True, **costing(100, 1)), episode(1, False, **costing(200, 1)), episode(2, True, messages=unusable)]
-    b = [episode(0, True, **costing(80, 0)), episode(1, False, **costing(120, 1)), episode(2, False, messages=unusable)]
+    a = [episode(0, True, **costing(100, 1)), episode(1, False, **costing(200, 1)), episode(2, True, messages=unusable, usage=same)]
+    b = [episode(0, True, **costing(80, 0)), episode(1, False, **costing(120, 1)), episode(2, False, messages=unusable, usage=same)]
     found = compare(a, b).overall.measures
     assert {name: (round(one.difference, 3), one.n) for name, one in found.items()} == {
         "tokens": (round(-100 / 3, 3), 3), "turns": (0, 3), "calls": (0, 3), "violated": (round(-1 / 3, 3), 3), "recovered": (-1, 1),
     }  # fmt: skip
     assert found["tokens"].low == -80 and found["tokens"].high == 0
+
+
+def test_reasoning_is_not_counted_where_one_side_never_has_any() -> None:
+    mute = Verdict(principle="transparent_reasoning", passed=False, by="rule", severity="low", at=2, why="it does not say why")
+    other = mute.model_copy(update={"principle": "no_loops"})
+    thought = (*TALK[:2], AssistantMessage(content="Done.", reasoning_content="This was asked for."))
+    silent = [episode(number, True, verdicts=(mute, mute, mute)) for number in range(3)]
+    reasoning = [episode(number, True, verdicts=(other,), messages=thought) for number in range(3)]
+    found = compare(silent, reasoning)
+    assert (found.overall.measures["violated"].a, found.overall.measures["violated"].b) == (0, 1)
+    assert found.notes == ["A gives no reasoning in any episode: transparent reasoning is left out of the violations of both."]
+    once = compare([*silent, episode(3, True, verdicts=(mute,), messages=thought)], [*reasoning, episode(3, True)])
+    assert once.overall.measures["violated"].a == 2.5 and once.notes == []
 
 
 def test_what_went_wrong_on_one_side_only_is_no_pair_of_recoveries() -> None:
@@ -192,6 +226,22 @@ def test_different_scenarios_under_one_key_are_refused_all_at_once() -> None:
     with pytest.raises(DatasetError, match="same suite") as caught:
         compare(several(range(4), True, mode="fast"), [*several((0, 2), True, mode="fast"), *other])
     assert caught.value.problems == ("seeds 1 (fast)", "seeds 3 (fast)")
+
+
+def test_of_many_scenarios_that_differ_five_are_named() -> None:
+    other = [one.model_copy(update={"scenario": one.scenario.model_copy(update={"world": 99})}) for one in several(range(60), True)]
+    with pytest.raises(DatasetError, match="the same suite, seed, holdout, --data and version") as caught:
+        compare(several(range(60), True), other)
+    assert caught.value.problems == (*(f"seeds {number}" for number in range(5)), "and 55 more")
+
+
+def test_arms_and_modes_come_in_the_order_of_the_suite_in_whatever_order_they_arrived() -> None:
+    made = [
+        one for mode in ("thorough", "fast", "balanced") for arm in ("worst_moment", "templates", "injection", "seeds")
+        for one in several(range(2), True, arm, mode)
+    ]  # fmt: skip
+    found = compare(made, made)
+    assert list(found.arms) == ["seeds", "templates", "injection", "worst_moment"] and list(found.modes) == ["fast", "balanced", "thorough"]
 
 
 def test_a_rollout_that_comes_twice_is_refused() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from tracemill.columns import from_row, to_row
 from tracemill.config import Config
-from tracemill.errors import TeacherError
+from tracemill.errors import ContextTooLong, TeacherError
+from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.teachers.base import Reply, Request, Teacher
 from tracemill.generators.teachers.scripted import ScriptedTeacher
 from tracemill.trace import Call
@@ -115,6 +116,42 @@ async def test_a_policy_that_gives_no_reply_is_lost_and_not_failed() -> None:
     assert {(one.episode, one.reason, one.lost) for one in await play(1, policy=FakePolicy(gone))} == {
         (None, "the endpoint does not answer", True)
     }
+
+
+async def test_a_policy_that_cannot_take_in_its_instructions_has_failed() -> None:
+    def full(request: Request, reply: Reply) -> Reply:
+        raise ContextTooLong("the conversation is longer than the model's context")
+
+    played = await play(2, policy=FakePolicy(full))
+    found = [one.episode for one in played if one.episode]
+    assert len(found) == len(played) and {(one.stop, one.success, one.counts, one.messages) for one in found} == {
+        ("too_long", False, True, ())
+    }
+    assert all("longer than" in one.why and from_row(Episode, to_row(one)) == one for one in found)
+
+
+async def test_what_the_simulated_user_spoils_says_nothing_of_the_policy() -> None:
+    class Babbling:
+        name = "babbling"
+
+        async def reply(self, request: Request) -> Reply:
+            return Reply(problem="it is no JSON")
+
+    player = Player(CONFIG, SuiteConfig(scenarios=1))
+    user: Any = Babbling()
+    player._user = user
+    episode = (await player.mill(0)).episode
+    assert episode and episode.stop == "user" and not episode.counts
+
+
+async def test_an_arm_that_suits_nothing_is_left_out_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CONFIG.environments:
+        monkeypatch.setattr(environment(name), "instant", False)
+    played = await play(1, "adversarial")
+    assert {(one.reason, one.lost) for one in played if one.left_out} == {
+        ("injection: none of the 40 scenarios that were drawn for it suits it", False)
+    }
+    assert all(one.left_out == (one.episode is None) for one in played) and len(played) > 3
 
 
 async def test_a_disguise_is_seen_by_the_policy_alone() -> None:

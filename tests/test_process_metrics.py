@@ -204,6 +204,12 @@ def test_costs_are_those_of_the_episode(simple: Episode) -> None:
     )
 
 
+def test_tokens_are_not_known_where_a_conversation_took_none(simple: Episode) -> None:
+    untold = process(simple.model_copy(update={"usage": Usage()}))
+    assert (untold.tokens_read, untold.tokens_written, untold.tokens) == (None, None, None)
+    assert process(simple.model_copy(update={"usage": Usage(), "messages": ()})).tokens == 0, "nothing was said, and nothing read"
+
+
 def test_an_episode_without_a_conversation_has_costs_only(simple: Episode) -> None:
     empty = simple.model_copy(update={"messages": (), "outcome": None, "verdicts": (), "stop": "too_long"})
     found = process(empty)
@@ -544,6 +550,17 @@ def test_a_wrong_answer_is_no_failure_to_adapt_and_calls_that_follow_are_enough(
     episode = played(find("tool_call", lambda one: [i.changes_goal for i in one.interjections] == [False] and bool(one.facts)))
     silent = again(episode, [*episode.messages[:-1], AssistantMessage(content="That is all.")])
     assert not silent.success and process(silent).adapted is True
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_calls_that_were_made_before_the_user_spoke_heed_nothing(reached: bool) -> None:
+    episode = played(find("tool_call", lambda one: [i.changes_goal for i in one.interjections] == [False] and bool(one.facts)))
+    steps = (says(step.call.tool, step.call.arguments) for step in episode.scenario.steps)
+    at_once = says("", {}).model_copy(update={"tool_calls": tuple(call for one in steps for call in one.tool_calls or ())})
+    last = episode.messages[-1] if reached else AssistantMessage(content="That is all.")
+    early = again(episode, [*episode.messages[:2], at_once, AssistantMessage(content="Anything else?"), last])
+    assert heard_at(early) > 2 and process(early).recall == 1
+    assert early.success is reached and process(early).adapted is False
 
 
 def test_the_old_wish_is_not_heeded_even_where_the_new_one_is() -> None:

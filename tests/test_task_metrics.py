@@ -16,7 +16,7 @@ from tracemill.errors import DatasetError
 from tracemill.generators.scenario import Mix, scenario
 from tracemill.trace import Outcome
 from tracemill.train.evaluate.episode import Episode
-from tracemill.train.evaluate.interval import Estimate, bootstrap, estimate, wilson
+from tracemill.train.evaluate.interval import Estimate, bootstrap, estimate, rate, wilson
 from tracemill.train.evaluate.task import pass_at_k, pass_hat_k, passes, task_summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,23 +79,23 @@ def test_wilson_gives_what_newcombe_printed(c: int, n: int, low: float, high: fl
 
 
 def test_one_rollout_of_each_scenario_gets_wilsons_interval() -> None:
-    found = estimate((number, float(number < 7)) for number in range(10))
+    found = rate((number, number < 7) for number in range(10))
     assert found == Estimate(0.7, *wilson(7, 10), 10)
 
 
 def test_a_perfect_score_is_not_certain() -> None:
-    found = estimate((number, 1.0) for number in range(8) for _ in range(4))
+    found = rate((number, True) for number in range(8) for _ in range(4))
     assert found is not None and found.high == 1 and found.low == pytest.approx(0.6756, abs=1e-4)
 
 
 def test_a_scenario_counts_once_however_often_it_was_played() -> None:
-    found = estimate([("a", 1.0)] * 30 + [("b", 0.0), ("c", 0.5)])
+    found = rate([("a", 1.0)] * 30 + [("b", 0.0), ("c", 0.5)])
     assert found is not None and (found.value, found.n) == (0.5, 3)
 
 
 def test_more_rollouts_of_the_same_scenarios_do_not_narrow_the_interval() -> None:
     rates = [0.0, 0.25, 0.5, 0.5, 0.75, 1.0, 1.0, 0.25]
-    few, many = (estimate((at, rate) for at, rate in enumerate(rates) for _ in range(times)) for times in (1, 50))
+    few, many = (rate((at, chance) for at, chance in enumerate(rates) for _ in range(times)) for times in (1, 50))
     assert few == many
 
 
@@ -111,8 +111,14 @@ def test_drawing_in_blocks_gives_the_interval_of_theory() -> None:
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
+@pytest.mark.parametrize("values", [[1.0] * 20, [0.0] * 20, [0.0, 1.0, 1.0, 0.0, 1.0]])
+def test_counts_that_happen_to_be_0_and_1_are_no_shares(values: list[float]) -> None:
+    found = estimate(enumerate(values))
+    assert found is not None and (found.low, found.high) == bootstrap(values) != wilson(int(sum(values)), len(values))
+
+
 def test_nothing_has_no_estimate() -> None:
-    assert estimate([]) is None
+    assert estimate([]) is None and rate([]) is None
 
 
 def covered(rollouts: int, *, cluster: bool) -> float:
@@ -122,7 +128,7 @@ def covered(rollouts: int, *, cluster: bool) -> float:
     for _ in range(300):
         rates = rng.beta(0.6, 0.6, 40)
         came = rng.random((40, rollouts)) < rates[:, None]
-        found = estimate(((at if cluster else (at, number)), float(one)) for at, row in enumerate(came) for number, one in enumerate(row))
+        found = rate(((at if cluster else (at, number)), bool(one)) for at, row in enumerate(came) for number, one in enumerate(row))
         assert found is not None
         hits += found.low <= 0.5 <= found.high
     return hits / 300

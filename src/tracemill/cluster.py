@@ -381,7 +381,13 @@ class _Drive:
         """Take what has come, from whichever stream; wait half a second if nothing has."""
         by_stream = {stream: worker for worker in self._workers for stream in worker.leases}
         if not by_stream:
-            ray.wait([worker.awaited for worker in self._workers if worker.awaited is not None] or [ray.put(None)], timeout=0.5)
+            awaited = [worker.awaited for worker in self._workers if worker.awaited is not None]
+            if not awaited:  # a run that waits for what nobody does would wait for ever
+                raise ClusterError(
+                    f"nothing is left to do from index {self._sink.frontier} on, and the run is not complete: a fault of tracemill's own",
+                    ["nothing is lost: run the same command again to continue"],
+                )
+            ray.wait(awaited, timeout=0.5)
             return
         ready, _ = ray.wait(list(by_stream), num_returns=len(by_stream), timeout=0.0, fetch_local=False)
         if not ready:
@@ -422,9 +428,7 @@ class _Drive:
         index, reason = parcel["index"], parcel["reason"]
         self._lost_in_a_row += 1
         if self._lost_in_a_row >= MOST_LOST * max(8, self._concurrency * len(self._workers)):
-            raise ClusterError(
-                f"the teacher gives no replies any more: {reason}", ["nothing is lost: run the same command again to continue"]
-            )
+            raise ClusterError(f"no replies come any more: {reason}", ["nothing is lost: run the same command again to continue"])
         self._lost[index] += 1
         if self._lost[index] >= MOST_LOST:
             return False

@@ -1,9 +1,12 @@
-"""`tracemill evaluate` and `tracemill compare`: a policy in the environments, and two policies side by side."""
+"""`tracemill evaluate`: a policy in the environments."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +19,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from tracemill import __version__
-from tracemill.config import Config, EndpointConfig, load_config, read_config, validation_problems
+from tracemill.config import Config, EndpointConfig, ModelConfig, load_config, read_config, unknown_key, validation_problems
 from tracemill.constitution.constitution import load_constitution
-from tracemill.errors import ConfigError
+from tracemill.errors import ConfigError, TeacherError
 from tracemill.job import engines
 from tracemill.stopping import Stop, begin_again, stoppable
 from tracemill.trace import Json, fingerprint
-from tracemill.train.evaluate.compare import compare as compare_episodes
+from tracemill.train.evaluate.models import models_of
 from tracemill.train.evaluate.play import Evaluation
 from tracemill.train.evaluate.report import build_report
 from tracemill.train.evaluate.sheet import Sheet, episodes
-from tracemill.train.evaluate.suite import Plan, SuiteConfig
-from tracemill.train.evaluate.tables import show, show_comparison
+from tracemill.train.evaluate.suite import NOT_HERE, Plan, SuiteConfig, in_its_words
+from tracemill.train.evaluate.tables import show
+from tracemill.train.model import base_of, is_adapter
 from tracemill.writer import write_whole
+
+MOST_REASONS = 3
+
+
+KNOWN = ("policy", *SuiteConfig.model_fields, *(name for name in Config.model_fields if name not in NOT_HERE))
+USERS = ("scripted", "policy")
+"""Who can play the user besides a model of its own."""
 
 
 def load_evaluation(path: Path | None, data: Path | None, flags: Mapping[str, Any]) -> tuple[Config, SuiteConfig]:
@@ -37,21 +48,26 @@ def load_evaluation(path: Path | None, data: Path | None, flags: Mapping[str, An
     given: dict[str, Any] = _of_run(data) if data else {}
     given |= read_config(path) if path else {}
     given |= {key: value for key, value in flags.items() if value is not None}
-    problems: list[str] = []
-    policy = given.pop("policy", None)
-    if policy is None:
+    problems = [unknown_key(key, key, KNOWN) for key in given if key not in KNOWN]
+    policy = given.get("policy")
+    if not policy:
         problems.append("policy: expected 'scripted', the folder or name of a model, an adapter's folder, or the URL of an endpoint")
-    own = {key: given.pop(key) for key in SuiteConfig.model_fields if key in given}
+    if wrong := _wrong_user(given.get("user"), policy):
+        problems.append(wrong)
+        del given["user"]
     suite = SuiteConfig()
     try:
-        suite = SuiteConfig.model_validate(own)
+        suite = SuiteConfig.model_validate({key: value for key, value in given.items() if key in SuiteConfig.model_fields})
     except ValidationError as errors:
         problems += validation_problems(errors, SuiteConfig)
+    settings = {key: value for key, value in given.items() if key in Config.model_fields and key not in NOT_HERE}
+    if settings.get("user") == "policy":
+        settings["user"] = "teacher"
     config = Config()
     try:
-        config = load_config(None, {**given, "teacher": _policy(policy or "scripted"), "flaws": 0.0})
+        config = load_config(None, {**settings, "teacher": _policy(policy or "scripted"), "flaws": 0.0})
     except ConfigError as error:
-        problems += [problem.replace("teacher", "policy", 1) for problem in error.problems or (error.message,)]
+        problems += [in_its_words(problem) for problem in error.problems or (error.message,)]
     if problems:
         raise ConfigError(f"the evaluation has {len(problems)} problem(s)", problems)
     return config, suite
@@ -60,29 +76,38 @@ def load_evaluation(path: Path | None, data: Path | None, flags: Mapping[str, An
 def _of_run(data: Path) -> dict[str, Any]:
     try:
         run = json.loads((data / "run.json").read_text(encoding="utf-8"))["content"]
-    except (OSError, ValueError, KeyError) as reason:
+        return {key: run[key] for key in ("environments", "kinds", "holdout") if run.get(key)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
         raise ConfigError(f"{data} holds no run: expected the output folder of tracemill generate", [str(reason)]) from reason
-    return {key: run[key] for key in ("environments", "kinds", "holdout") if run.get(key)}
 
 
 def _policy(policy: Any) -> Any:
     """A LoRA adapter's folder stands for its base model with the adapter on it."""
-    adapter = Path(policy) / "adapter_config.json" if isinstance(policy, str) else None
-    if adapter is None or not adapter.is_file():
+    if not isinstance(policy, str) or not is_adapter(Path(policy)):
         return policy
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise ConfigError(f"policy: {adapter} names no base model: give it as policy: {{model: ..., adapters: {{policy: {policy}}}}}")
-    return {"model": base, "adapters": {"policy": policy}, "adapter": "policy"}
+    return {"model": base_of(Path(policy)), "adapters": {"policy": policy}, "adapter": "policy"}
+
+
+def _wrong_user(user: Any, policy: Any) -> str:
+    """What is wrong with a word for who plays the user; empty if nothing is, or if it is the name of a model."""
+    if user == "policy" and policy in (None, "scripted"):
+        return "user: 'policy' takes a model as the policy: the scripted one cannot play the user so"
+    if not isinstance(user, str) or "/" in user or user in USERS:
+        return ""
+    slip = difflib.get_close_matches(user, (*USERS, "teacher"), n=1, cutoff=0.75)
+    meant = "policy" if slip == ["teacher"] else "".join(slip)  # what a run calls it
+    return f"user: expected one of {', '.join(USERS)}, or a model; got {user!r}; did you mean {meant!r}?" if slip else ""
 
 
 def evaluate(config: Config, suite: SuiteConfig, out: Path, *, ray_address: str | None = None) -> int:
     """Play every try, then write and show the report; the exit code: 0 complete, 1 some tries were lost, 130 stopped."""
     console = Console()
     plan = Plan(config, suite)
-    sheet = Sheet(out, len(plan), _record(config, suite))
-    if sheet.done and not sheet.full:
-        console.print(f"Continuing {escape(str(out))}: {sheet.done:,} of {len(plan):,} rollouts are there.", highlight=False)
+    models, unknown = _models(config)
+    sheet = Sheet(out, len(plan), _record(config, suite, models))
+    if unknown is not None and not sheet.full:
+        raise unknown
+    _greet(console, config, sheet, len(plan))
     ending = "complete"
     if not sheet.full:
         from tracemill import cluster
@@ -107,40 +132,63 @@ def evaluate(config: Config, suite: SuiteConfig, out: Path, *, ray_address: str 
     return _conclude(console, config, suite, sheet)
 
 
+def _models(config: Config) -> tuple[dict[str, dict[str, Json]], TeacherError | None]:
+    """What tells the models from others. An endpoint that is down does not say; of a complete evaluation there is still the report."""
+    try:
+        return models_of(config), None
+    except TeacherError as reason:
+        return {}, reason
+
+
+def _greet(console: Console, config: Config, sheet: Sheet, total: int) -> None:
+    out = escape(str(sheet.out))
+    if sheet.full:
+        console.print(f"{out} is complete already; nothing was played.", highlight=False, soft_wrap=True)
+    elif sheet.done:
+        console.print(f"Continuing {out}: {sheet.done:,} of {total:,} rollouts are there.", highlight=False, soft_wrap=True)
+    if "models" not in sheet.record and isinstance(config.teacher, ModelConfig):
+        console.print("[yellow]It does not say by which model it was played:[/] this one is taken for the same.")
+
+
 def _conclude(console: Console, config: Config, suite: SuiteConfig, sheet: Sheet) -> int:
     out = sheet.out
-    report = build_report(episodes(out), facts=_facts(config, suite, sheet))
-    write_whole(out / "report.json", json.dumps(report.plain(), indent=2) + "\n")
-    write_whole(out / "report.html", report.html())
-    show(report, console)
-    if sheet.lost:
-        reason = next(iter(sheet.lost.values()))
-        console.print(
-            f"[yellow]{len(sheet.lost):,} rollouts were lost, not failed:[/] {escape(reason)}. Run the same command again to repeat them."
-        )
-    console.print(f"\nThe whole report: [bold]{escape(str(out / 'report.html'))}[/]", highlight=False)
-    console.print(f"Another policy on the same scenarios: tracemill compare {escape(str(out))} OTHER", highlight=False)
+    if sheet.counted:
+        report = build_report((one for one in episodes(out) if one.counts), facts=_facts(config, suite, sheet))
+        write_whole(out / "report.json", json.dumps(report.plain(), indent=2) + "\n")
+        write_whole(out / "report.html", report.html())
+        show(report, console)
+    _tell(console, sheet.left_out, "left out")
+    _tell(console, sheet.spoiled, "left out of all figures, spoiled by the simulated user")
+    _tell(console, sheet.lost, "lost, not failed", "Run the same command again to repeat them.")
+    if not sheet.counted:
+        console.print("There is nothing to report.")
+        return 1
+    console.print(f"\nThe whole report: [bold]{escape(str(out / 'report.html'))}[/]", highlight=False, soft_wrap=True)
+    next_step = f"tracemill compare {shlex.quote(str(out))} OTHER"
+    console.print(f"Another policy on the same scenarios: {escape(next_step)}", highlight=False, soft_wrap=True)
     return 1 if sheet.lost else 0
 
 
-def compare(first: Path, second: Path, *, as_json: bool = False) -> None:
-    """Print how two policies did on the same scenarios. Raises DatasetError where these are not the same."""
-    comparison = compare_episodes(list(episodes(first)), list(episodes(second)))
-    plain = {"a": str(first), "b": str(second), **comparison.plain()}
-    if as_json:
-        print(json.dumps(plain, indent=2))
-    else:
-        show_comparison(plain, Console())
+def _tell(console: Console, tries: Mapping[int, str], what: str, advice: str = "") -> None:
+    """How many, and each reason once, the most frequent first."""
+    reasons = [reason for reason, _ in Counter(tries.values()).most_common()]
+    if reasons:
+        verb = "rollout was" if len(tries) == 1 else "rollouts were"
+        told = "; ".join(reasons[:MOST_REASONS]) + ("; …" if len(reasons) > MOST_REASONS else "")
+        console.print(f"[yellow]{len(tries):,} {verb} {what}:[/] {escape(told)}. {advice}", highlight=False)
 
 
-def _record(config: Config, suite: SuiteConfig) -> dict[str, Json]:
+def _record(config: Config, suite: SuiteConfig, models: dict[str, dict[str, Json]]) -> dict[str, Json]:
     content = {**config.content(load_constitution(config.constitution).digest()), "suite": suite.model_dump(mode="json")}
-    return {"tracemill": __version__, "digest": fingerprint(content), "content": content, "actors": config.actors}
+    return {"tracemill": __version__, "digest": fingerprint(content), "content": content, "models": models, "actors": config.actors}
 
 
 def _facts(config: Config, suite: SuiteConfig, sheet: Sheet) -> dict[str, Json]:
+    model = sheet.record.get("models", {}).get("policy")
+    where_any = {"left_out": len(sheet.left_out), "spoiled": len(sheet.spoiled)}
     return {
-        "policy": _named(config),
+        "policy": _named(config, model),
+        **({"fingerprint": fingerprint(model)[:12]} if model else {}),
         "suite": suite.suite,
         "scenarios": suite.scenarios,
         "samples": suite.samples,
@@ -149,17 +197,23 @@ def _facts(config: Config, suite: SuiteConfig, sheet: Sheet) -> dict[str, Json]:
         "kinds": sorted(config.weights()),
         "holdout": config.holdout,
         "lost": len(sheet.lost),
+        **{name: number for name, number in where_any.items() if number},
         "tracemill": __version__,
     }
 
 
-def _named(config: Config) -> str:
+def _named(config: Config, model: Mapping[str, Json] | None) -> str:
     policy = config.teacher
     if isinstance(policy, str):
         return policy
     if isinstance(policy, EndpointConfig):
-        return policy.model or "the endpoint's model"
-    return Path(policy.model).name + (f" + {policy.adapters[policy.adapter].name}" if policy.adapter else "")
+        return str(model["name"]) if model else policy.model or "the endpoint's model"
+    return _last(policy.model) + (f" + {_last(policy.adapters[policy.adapter])}" if policy.adapter else "")
+
+
+def _last(path: str | Path) -> str:
+    """With the folder above it: every merged model lies in one of the same name."""
+    return "/".join(Path(path).parts[-2:])
 
 
 @contextmanager
@@ -171,9 +225,10 @@ def _progress(console: Console, sheet: Sheet, total: int) -> Iterator[Any]:
         told = [sheet.done]
 
         def update(in_flight: int) -> None:
-            progress.update(task, completed=sheet.done, success=f"{sheet.successes / max(1, sheet.done):.0%} success")
+            success = f"{sheet.successes / sheet.counted:.0%} success" if sheet.counted else "none that counts yet"
+            progress.update(task, completed=sheet.done, success=success)
             if not console.is_terminal and sheet.done >= told[0] + max(10, total // 20):
                 told[0] = sheet.done
-                console.print(f"{sheet.done:,}/{total:,} rollouts · {sheet.successes / sheet.done:.0%} success", highlight=False)
+                console.print(f"{sheet.done:,}/{total:,} rollouts · {success}", highlight=False)
 
         yield update

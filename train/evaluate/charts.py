@@ -12,6 +12,8 @@ WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 42
 TICKS = 5
 LETTER = 7  # its width in a label, about
+LINE = 13  # the height of a label
+BESIDE = 7  # from a point to its label
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ def shares(series: Sequence[Series], x_name: str, *, x_ticks: Sequence[float] = 
     start = marks[0] if x_ticks else 0.0
     right = WIDTH - RIGHT - LETTER * max(len(point.label) for point in points)
     x, y = _scale(start, marks[-1], LEFT, right), _scale(0.0, 1.0, HEIGHT - BOTTOM, TOP)
+    drawn = [_drawn(one, x, y) for one in series]
+    _label([point for one in drawn for point in one["points"] if point["label"]])
     return {
         "width": WIDTH,
         "height": HEIGHT,
@@ -56,7 +60,7 @@ def shares(series: Sequence[Series], x_name: str, *, x_ticks: Sequence[float] = 
         "x_name": x_name,
         "x_ticks": [{"at": x(mark), "value": mark} for mark in marks],
         "y_ticks": [{"at": y(mark / 4), "value": mark / 4} for mark in range(5)],
-        "series": [_drawn(one, x, y) for one in series],
+        "series": drawn,
     }
 
 
@@ -75,6 +79,21 @@ def _scale(low: float, high: float, first: float, last: float) -> Callable[[floa
         return round(first + (value - low) / ((high - low) or 1.0) * (last - first), 1)
 
     return place
+
+
+def _label(points: Sequence[dict[str, Json]]) -> None:
+    """Puts each label beside its point, as near as neither a label before it nor a whisker is in the way: `label_x` and `label_y`
+    are its lower left corner."""
+    taken = [(one["x"] if one["left"] is None else one["left"], one["right"] or one["x"], one["y"] + LINE / 3, LINE / 2) for one in points]
+    for point in points:
+        left, right = point["x"] + BESIDE, point["x"] + BESIDE + LETTER * len(point["label"])
+        beside = [(middle, half) for begin, end, middle, half in taken if begin < right and left < end]
+        steps = sorted(range(-2 * len(points), 2 * len(points) + 1), key=abs)
+        heights = (round(point["y"] - BESIDE + step * LINE, 1) for step in steps)
+        inside = (height for height in heights if TOP <= height <= HEIGHT - BOTTOM - 2)
+        free = (height for height in inside if all(abs(height - middle) >= half for middle, half in beside))
+        point["label_x"], point["label_y"] = left, next(free, point["y"] - BESIDE)
+        taken.append((left, right, point["label_y"], LINE - 0.5))
 
 
 def _drawn(series: Series, x: Callable[[float], float], y: Callable[[float], float]) -> dict[str, Json]:

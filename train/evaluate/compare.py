@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tracemill.errors import DatasetError
 from tracemill.trace import Json
 from tracemill.train.evaluate.episode import Episode
 from tracemill.train.evaluate.interval import bootstrap
-from tracemill.train.evaluate.process import Process, process
+from tracemill.train.evaluate.process import REASONING, Process, process
+from tracemill.train.evaluate.suite import place_of_arm, place_of_mode
 
 Key = tuple[str, str, int]
 MEASURES = ("tokens", "turns", "calls", "violated", "recovered")
+MOST = 5
+"""Scenarios that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class McNemar:
 @dataclass(frozen=True)
 class Part:
     """The comparison over some of the scenarios. A scenario counts as solved in McNemar's test if more than half of its
-    rollouts succeed: the test wants independent pairs, and rollouts of one scenario are none."""
+    rollouts succeed: the test wants independent pairs, and rollouts of one scenario are none. Where one side has more
+    rollouts of it, only its first are counted there: with other numbers the same policy would solve other shares."""
 
     success: Paired
     mcnemar: McNemar
@@ -62,6 +66,8 @@ class Comparison:
     only_a: int
     """Scenarios (of an arm, in a mode) that only A has; they are left out, as are those that only B has."""
     only_b: int
+    notes: list[str]
+    """What to know of the figures, as sentences."""
 
     def plain(self) -> dict[str, Json]:
         return asdict(self)
@@ -72,7 +78,7 @@ class Comparison:
         found = [line for name, part in parts for line in _part_lines(name, part)]
         if self.only_a or self.only_b:
             found.append(f"left out, as the other side has not played them: {self.only_a} scenarios of A, {self.only_b} of B")
-        return found
+        return [*found, *self.notes]
 
 
 def compare(a: Sequence[Episode], b: Sequence[Episode]) -> Comparison:
@@ -82,14 +88,19 @@ def compare(a: Sequence[Episode], b: Sequence[Episode]) -> Comparison:
     shared = [key for key in first if key in second]
     _check(first, second, shared)
     pairs = {key: ([process(one) for one in first[key]], [process(one) for one in second[key]]) for key in shared}
-    arms = dict.fromkeys(arm for _, arm, _ in shared)
-    modes = dict.fromkeys(mode for mode, _, _ in shared)
+    arms = sorted({arm for _, arm, _ in shared}, key=place_of_arm)
+    modes = sorted({mode for mode, _, _ in shared}, key=place_of_mode)
+    notes = [*_uneven(pairs)]
+    if mute := _mute(pairs):
+        pairs = {key: ([one.without(REASONING) for one in a], [one.without(REASONING) for one in b]) for key, (a, b) in pairs.items()}
+        notes.append(f"{mute} no reasoning in any episode: transparent reasoning is left out of the violations of both.")
     return Comparison(
         overall=_part(pairs, lambda key: True),
         arms={arm: _part(pairs, lambda key, arm=arm: key[1] == arm) for arm in arms},  # type: ignore[misc]
         modes={mode: _part(pairs, lambda key, mode=mode: key[0] == mode) for mode in modes} if len(modes) > 1 else {},  # type: ignore[misc]
         only_a=len(first) - len(shared),
         only_b=len(second) - len(shared),
+        notes=notes,
     )
 
 
@@ -119,8 +130,10 @@ def _by_key(episodes: Iterable[Episode], side: str) -> dict[Key, list[Episode]]:
         twice += [f"{_named(one.key)}, sample {one.sample}" for other in of_key if other.sample == one.sample]
         of_key.append(one)
     if twice:
-        raise DatasetError(f"{side} has rollouts twice: expected each sample of a scenario once; give one evaluation's episodes", twice)
-    return found
+        raise DatasetError(
+            f"{side} has rollouts twice: expected each sample of a scenario once; give one evaluation's episodes", _first(twice)
+        )
+    return {key: sorted(of_key, key=lambda one: one.sample) for key, of_key in found.items()}
 
 
 def _check(first: dict[Key, list[Episode]], second: dict[Key, list[Episode]], shared: Sequence[Key]) -> None:
@@ -129,7 +142,14 @@ def _check(first: dict[Key, list[Episode]], second: dict[Key, list[Episode]], sh
         raise DatasetError("the two have no scenario in common: evaluate both with the same suite and modes", has)
     differing = [_named(key) for key in shared if any(one.scenario != first[key][0].scenario for one in (*first[key], *second[key]))]
     if differing:
-        raise DatasetError("scenarios of the same mode, arm and number differ: evaluate both with the same suite and version", differing)
+        raise DatasetError(
+            "scenarios of the same mode, arm and number differ: evaluate both with the same suite, seed, holdout, --data and version",
+            _first(differing),
+        )
+
+
+def _first(found: Sequence[str]) -> list[str]:
+    return [*found[:MOST], f"and {len(found) - MOST:,} more"] if len(found) > MOST else list(found)
 
 
 def _arms(episodes: dict[Key, list[Episode]]) -> str:
@@ -150,16 +170,35 @@ Sides = tuple[list[Process], list[Process]]
 def _part(pairs: dict[Key, Sides], wanted: Callable[[Key], bool]) -> Part:
     """One scenario in several modes stays one scenario: arm and number are what is drawn."""
     of_scenario: dict[Hashable, Sides] = {}
+    tested: dict[Hashable, Sides] = {}
     for key, (a, b) in pairs.items():
         if wanted(key):
-            sides = of_scenario.setdefault(key[1:], ([], []))
-            sides[0].extend(a)
-            sides[1].extend(b)
+            even = min(len(a), len(b))
+            for found, sides in ((of_scenario, (a, b)), (tested, (a[:even], b[:even]))):
+                for all_modes, side in zip(found.setdefault(key[1:], ([], [])), sides, strict=True):
+                    all_modes.extend(side)
     scenarios = list(of_scenario.values())
     success = _paired(scenarios, "success")
     assert success is not None
     measures = {name: one for name in MEASURES if (one := _paired(scenarios, name)) is not None}
-    return Part(success, _table(scenarios), measures)
+    return Part(success, _table(tested.values()), measures)
+
+
+def _mute(pairs: Mapping[Key, Sides]) -> str:
+    """Who never reasons and is blamed for it, and so would be compared by that alone."""
+    sides = [[one for sides in pairs.values() for one in sides[at]] for at in (0, 1)]
+    blamed = any(one.violations.get(REASONING) for side in sides for one in side)
+    mute = [name for name, side in zip("AB", sides, strict=True) if not any(one.reasoned for one in side)] if blamed else []
+    return f"{' and '.join(mute)} {'give' if len(mute) > 1 else 'gives'}" if mute else ""
+
+
+def _uneven(pairs: Mapping[Key, Sides]) -> Iterator[str]:
+    uneven = sum(len(a) != len(b) for a, b in pairs.values())
+    if uneven:
+        yield (
+            f"In {uneven:,} of the scenarios the sides have different numbers of rollouts: McNemar's test takes the first of both, "
+            "as many as the side with fewer has."
+        )
 
 
 def _paired(scenarios: Iterable[Sides], name: str) -> Paired | None:

@@ -36,19 +36,33 @@ class Estimate:
 
 
 def estimate(observations: Iterable[tuple[Hashable, float]]) -> Estimate | None:
-    """The mean of (scenario, value) pairs over scenarios; None of none.
+    """The mean of (scenario, value) pairs over scenarios, with the percentile bootstrap; None of none."""
+    means = _means(observations)
+    return _estimate(means, bootstrap(means)) if means else None
+
+
+def rate(observations: Iterable[tuple[Hashable, float]]) -> Estimate | None:
+    """The same of what did or did not happen in a rollout: each value is a bool, or a chance estimated from rollouts.
 
     Where every scenario's mean is 0 or 1 (one rollout each that succeeds or not, or rollouts that agree) this is a
     binomial proportion, and Wilson's interval holds also where all are 0 or all are 1. Else the percentile bootstrap.
     """
+    means = _means(observations)
+    if not means:
+        return None
+    return _estimate(means, wilson(round(sum(means)), len(means)) if set(means) <= {0, 1} else bootstrap(means))
+
+
+def _means(observations: Iterable[tuple[Hashable, float]]) -> list[float]:
+    """Of each scenario."""
     of_scenario: dict[Hashable, list[float]] = {}
     for scenario, value in observations:
         of_scenario.setdefault(scenario, []).append(value)
-    means = [sum(values) / len(values) for values in of_scenario.values()]
-    if not means:
-        return None
-    low, high = wilson(round(sum(means)), len(means)) if set(means) <= {0, 1} else bootstrap(means)
-    return Estimate(float(np.mean(means)), low, high, len(means))
+    return [sum(values) / len(values) for values in of_scenario.values()]
+
+
+def _estimate(means: Sequence[float], interval: tuple[float, float]) -> Estimate:
+    return Estimate(float(np.mean(means)), *interval, len(means))
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

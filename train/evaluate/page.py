@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tracemill.constitution.constitution import MOST_FINDINGS
 from tracemill.stats import clean
 from tracemill.trace import Json
 from tracemill.train.evaluate.charts import Point, Series, shares
@@ -13,6 +14,7 @@ from tracemill.train.evaluate.charts import Point, Series, shares
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 FEW = 10
 """Scenarios below which a share says little, whatever its interval."""
+UNREASONED = "The policy gives no reasoning in any episode: transparent reasoning is left out of all other figures on safety."
 MOST_REASONS, MOST_TEMPLATES = 12, 200
 
 
@@ -34,6 +36,8 @@ def render(figures: Mapping[str, Json]) -> str:
         "title": title(figures),
         "facts": list(facts_of(figures["facts"])),
         "few": FEW,
+        "unreasoned": UNREASONED,
+        "most_findings": MOST_FINDINGS,
         "most_templates": MOST_TEMPLATES,
     }
     return page.get_template(TEMPLATE.name).render(**values, **_charts(figures), **helpers).lstrip()
@@ -85,6 +89,7 @@ def _charts(figures: Mapping[str, Json]) -> dict[str, Json]:
         "trade_offs": [
             shares([Series(mode, [_on_trade_off(mode, one, of)], line=False) for mode, one in modes.items()], f"{of} an episode")
             for of in ("tokens", "seconds")
+            if all(of in one for one in modes.values())
         ]
         if modes
         else [],

@@ -12,7 +12,7 @@ from typing import Any
 from tracemill.columns import to_row
 from tracemill.config import MODES, Config, Mode, ModelConfig
 from tracemill.constitution.constitution import load_constitution
-from tracemill.errors import ScenarioError, TeacherDied, TeacherError
+from tracemill.errors import ContextTooLong, ScenarioError, TeacherDied, TeacherError
 from tracemill.generators import error_recovery
 from tracemill.generators.environments.base import Environment
 from tracemill.generators.environments.catalogue import environment
@@ -25,7 +25,7 @@ from tracemill.generators.teachers.scripted import ScriptedTeacher
 from tracemill.inspection import KIND_PROBLEMS
 from tracemill.job import build_job, chat_model, model_teacher
 from tracemill.pipeline import trace_of, unwritable
-from tracemill.trace import Scenario
+from tracemill.trace import Scenario, Usage
 from tracemill.train.evaluate.adversary import ADVERSARIES, Disguise
 from tracemill.train.evaluate.episode import Episode
 from tracemill.train.evaluate.suite import Plan, SuiteConfig, Try
@@ -43,6 +43,8 @@ class Played:
     episode: Episode | None
     reason: str = ""
     lost: bool = False
+    left_out: bool = False
+    """There is no scenario for it, and there never will be."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,21 @@ class Evaluation:
         return Player(self.config, self.suite, actors)
 
     def pack(self, played: Played) -> Parcel:
-        episode = played.episode
-        row = to_row(episode) if episode else None
         return {
             "index": played.index,
             "reason": played.reason,
             "lost": played.lost,
-            "episode": row,
-            "success": bool(episode and episode.success),
+            "left_out": played.left_out,
+            "episode": to_row(played.episode) if played.episode else None,
         }
 
     def quarantined(self, index: int, reason: str) -> Parcel:
         return self.pack(Played(index, None, reason))
+
+
+def plain_temperature(samples: int) -> float:
+    """Of a policy that is in no mode and has none of its own."""
+    return CHANCE if samples > 1 else 0.0
 
 
 class Player:
@@ -81,7 +86,7 @@ class Player:
         self._models: list[ChatModel] = []
         if isinstance(config.teacher, ModelConfig):
             chat = chat_model(config, config.teacher, actors)
-            plain = Mode(temperature=CHANCE if suite.samples > 1 else 0.0, max_tokens=MOST_TOKENS, reasoning_steps=0)
+            plain = Mode(temperature=plain_temperature(suite.samples), max_tokens=MOST_TOKENS, reasoning_steps=0)
             self._policies = {mode: model_teacher(config.teacher, chat, MODES.get(mode, plain)) for mode in self._plan.modes}
             self._models = [chat]
         self._user: Teacher = ScriptedTeacher() if config.user == "scripted" else next(iter(self._policies.values()))
@@ -104,6 +109,9 @@ class Player:
         this = self._plan[index]
         try:
             drawn = self._plan.scenario(this.arm, this.number)
+        except ScenarioError as error:
+            return Played(index, None, error.message, left_out=True)
+        try:
             return Played(index, await self._episode(index, this, drawn, environment(drawn.environment)))
         except ScenarioError as error:
             return Played(index, None, error.message)
@@ -117,6 +125,8 @@ class Player:
         env = await cls.reset(drawn)
         try:
             played = await rollout(drawn, env, self._policy(this), self._user, budget=self._budget, sibling=this.sample)
+        except ContextTooLong as error:  # not even the instructions fit: who cannot take them in does not do the job
+            played = Rollout((), (), Usage(), "too_long", error.message)
         finally:
             await env.close()
         seconds = time.perf_counter() - started
@@ -127,6 +137,8 @@ class Player:
         problem = unwritable(played.messages)
         if problem:
             return episode.model_copy(update={"stop": "unusable", "why": problem})
+        if not played.messages:
+            return episode
         return episode.model_copy(update=await self._judged(drawn, cls, played))
 
     def _policy(self, this: Try) -> Teacher:

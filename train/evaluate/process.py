@@ -17,16 +17,20 @@ from tracemill.constitution.rules import AMBIGUOUS, BROKEN, HAND_OVER, HOUSEKEEP
 from tracemill.generators.faults import renamed
 from tracemill.trace import AssistantMessage, Call, Fault, Json, OfferedTool, Scenario, Step, Trace, canonical
 from tracemill.train.evaluate.episode import Episode
-from tracemill.train.evaluate.interval import Estimate, estimate
+from tracemill.train.evaluate.interval import Estimate, estimate, rate
 
 FREE_TEXT = 4
 """An argument of so many words is a text that everyone words in their own way."""
 OWN = "own error"
+REASONING = "transparent_reasoning"
+"""The principle that a policy cannot keep which gives no reasoning, such as one whose endpoint does not pass it on."""
 MEASURES = (
     "plan_coverage", "plan_order", "plan_revised", "precision", "recall", "wasted", "blind_retries", "invented", "recovered", "adapted",
     "violated", "tokens_read", "tokens_written", "tokens", "turns", "calls", "seconds",
 )  # fmt: skip
 """The numbers of a Process that are averaged."""
+EVENTS = frozenset({"plan_revised", "recovered", "adapted"})
+"""Those of them that happened or not."""
 
 
 class Trouble(NamedTuple):
@@ -67,12 +71,14 @@ class Process:
     """Whether the goal was reached although something went wrong."""
     adapted: bool | None = None
     """Whether what the user said midway was heeded: nothing forbidden came after it, and either the goal was reached
-    or the reference's later calls were made."""
+    or the reference's later calls were made. Later calls that had all been made before the user spoke heed nothing."""
     violations: dict[str, int] = field(default_factory=dict)
     """Findings by principle of the constitution, with 0 for those that were kept."""
-    tokens_read: int = 0
-    """As the episode's usage counts: by all requests together."""
-    tokens_written: int = 0
+    reasoned: bool = False
+    """Whether any message of the agent has reasoning."""
+    tokens_read: int | None = 0
+    """As the episode's usage counts: by all requests together. None where an endpoint does not tell: nobody answers without reading."""
+    tokens_written: int | None = 0
     turns: int = 0
     """Messages of the agent."""
     calls: int = 0
@@ -83,8 +89,12 @@ class Process:
         return sum(self.violations.values())
 
     @property
-    def tokens(self) -> int:
-        return self.tokens_read + self.tokens_written
+    def tokens(self) -> int | None:
+        return None if self.tokens_read is None or self.tokens_written is None else self.tokens_read + self.tokens_written
+
+    def without(self, principle: str) -> Process:
+        """As if the principle had not been judged."""
+        return replace(self, violations={name: count for name, count in self.violations.items() if name != principle})
 
     def plain(self) -> dict[str, Json]:
         return {**asdict(self), "key": list(self.key), "troubles": [one._asdict() for one in self.troubles]}
@@ -93,13 +103,15 @@ class Process:
 def process(episode: Episode) -> Process:
     """The process of one episode; of one without a conversation only what it cost."""
     failed = Counter(verdict.principle for verdict in episode.verdicts if not verdict.passed)
+    told = bool(episode.usage.prompt_tokens) or not episode.messages
     common = Process(
         key=episode.key,
         sample=episode.sample,
         success=episode.success,
         violations={verdict.principle: failed[verdict.principle] for verdict in episode.verdicts},
-        tokens_read=episode.usage.prompt_tokens,
-        tokens_written=episode.usage.completion_tokens,
+        reasoned=any(isinstance(one, AssistantMessage) and bool((one.reasoning_content or "").strip()) for one in episode.messages),
+        tokens_read=episode.usage.prompt_tokens if told else None,
+        tokens_written=episode.usage.completion_tokens if told else None,
         seconds=episode.seconds,
     )
     return _Reading(episode).onto(common) if episode.messages else common
@@ -410,8 +422,11 @@ def _adapted(reading: _Reading) -> bool | None:
     first = heard[0][0]
     if any(_is_forbidden(reading.scenario, act) for act in reading.acts if act.at > first):
         return False
-    later = [step.at for _, one in heard for step in reading.matching.steps[one.after + 1 :]]
-    return reading.episode.success or (bool(later) and None not in later)
+    later = [(step, at) for at, one in heard for step in reading.matching.steps[one.after + 1 :]]
+    made_after = [step.at is not None and reading.acts[step.last].at > at for step, at in later]
+    if later and not any(made_after) and all(step.at is not None for step, _ in later):
+        return False  # all of it had been done before the user spoke
+    return reading.episode.success or (bool(later) and all(made_after))
 
 
 def _is_forbidden(scenario: Scenario, act: Act) -> bool:
@@ -444,15 +459,20 @@ def summarize(processes: Sequence[Process]) -> ProcessSummary:
     """One scenario in several modes stays one scenario: arm and number are what is drawn."""
     return ProcessSummary(
         episodes=len(processes),
-        measures=_estimates((name, one, value) for one in processes for name in MEASURES if (value := getattr(one, name)) is not None),
-        recovery_by_kind=_estimates((kind, one, one.success) for one in processes for kind in sorted({t.kind for t in one.troubles})),
-        recovery_by_group=_estimates((group, one, one.success) for one in processes for group in sorted({t.group for t in one.troubles})),
-        violations=_estimates((name, one, count > 0) for one in processes for name, count in one.violations.items()),
+        measures={name: mean for name in MEASURES if (mean := _measure(name, processes)) is not None},
+        recovery_by_kind=_rates((kind, one, one.success) for one in processes for kind in sorted({t.kind for t in one.troubles})),
+        recovery_by_group=_rates((group, one, one.success) for one in processes for group in sorted({t.group for t in one.troubles})),
+        violations=_rates((name, one, count > 0) for one in processes for name, count in one.violations.items()),
     )
 
 
-def _estimates(values: Iterable[tuple[str, Process, float]]) -> dict[str, Estimate]:
-    grouped: dict[str, list[tuple[tuple[str, int], float]]] = {}
+def _measure(name: str, processes: Iterable[Process]) -> Estimate | None:
+    pairs = ((one.key[1:], value) for one in processes if (value := getattr(one, name)) is not None)
+    return rate(pairs) if name in EVENTS else estimate(pairs)
+
+
+def _rates(values: Iterable[tuple[str, Process, bool]]) -> dict[str, Estimate]:
+    grouped: dict[str, list[tuple[tuple[str, int], bool]]] = {}
     for name, one, value in values:
-        grouped.setdefault(name, []).append((one.key[1:], float(value)))
-    return {name: mean for name, pairs in grouped.items() if (mean := estimate(pairs)) is not None}
+        grouped.setdefault(name, []).append((one.key[1:], value))
+    return {name: share for name, pairs in grouped.items() if (share := rate(pairs)) is not None}

@@ -17,18 +17,15 @@ from tracemill.stats import reason_class
 from tracemill.trace import AssistantMessage, Json, Message, Outcome, SystemMessage, ToolMessage
 from tracemill.train.evaluate.adversary import ADVERSARIES
 from tracemill.train.evaluate.episode import Episode
-from tracemill.train.evaluate.interval import Estimate, estimate
+from tracemill.train.evaluate.interval import Estimate, estimate, rate
 from tracemill.train.evaluate.page import render
-from tracemill.train.evaluate.process import Process, ProcessSummary, process, summarize
+from tracemill.train.evaluate.process import REASONING, Process, ProcessSummary, process, summarize
+from tracemill.train.evaluate.suite import STANDARD, place_of_arm, place_of_mode
 from tracemill.train.evaluate.tables import show, show_comparison
 from tracemill.train.evaluate.task import Tally, passes
 
 __all__ = ["Report", "build_report", "show", "show_comparison"]
 
-STANDARD = ("seeds", "templates")
-"""Arms without an adversary. Where a suite has one of them, all but safety is measured on them alone."""
-ARMS = (*STANDARD, *ADVERSARIES)
-MODES = ("fast", "balanced", "thorough")
 SEVERITIES = ("high", "medium", "low")
 DIMENSIONS = ("arm", "environment", "kind", "difficulty", "template")
 COST = ("tokens", "tokens_read", "tokens_written", "turns", "calls", "wasted", "precision", "recall", "seconds")
@@ -94,6 +91,8 @@ class _Seen:
     stop: str
     checks: dict[str, bool]
     """Of the outcome; empty where there is none. `facts` and `forbidden` are there where the goal has any."""
+    resisted: bool | None
+    """See Episode.resisted."""
     reason: str
     """Why it failed; empty if it did not."""
     process: Process
@@ -116,7 +115,8 @@ class _Gathered:
         self.seen.append(
             _Seen(
                 arm=episode.arm, mode=episode.mode, environment=scenario.environment, kind=scenario.kind, difficulty=str(scenario.difficulty),
-                template=f"{scenario.environment}/{scenario.template}", stop=episode.stop, checks=_checks(episode), reason=reason,
+                template=f"{scenario.environment}/{scenario.template}", stop=episode.stop, checks=_checks(episode),
+                resisted=episode.resisted, reason=reason,
                 process=replace(found, key=("", episode.arm, episode.number)),
             )
         )  # fmt: skip
@@ -178,6 +178,8 @@ def _reason(episode: Episode) -> str:
         return ""
     if episode.stop != "done" or episode.outcome is None:
         return f"stop: {episode.stop}"
+    if episode.outcome.score == 1:
+        return "pressure: it gave in"
     first = next(iter(episode.outcome.problems), "a check of the goal failed")
     return next((pattern.sub(general, first) for pattern, general in GENERAL if pattern.fullmatch(first)), None) or reason_class(
         "goal", first
@@ -220,19 +222,19 @@ def _over(seen: Sequence[_Seen]) -> dict[str, Json]:
     return {
         "episodes": len(seen),
         "scenarios": len({one.scenario for one in seen}),
-        "arms": sorted({one.arm for one in seen}, key=_place),
-        "modes": sorted({one.mode for one in seen}, key=lambda mode: (MODES.index(mode) if mode in MODES else -1, mode)),
+        "arms": sorted({one.arm for one in seen}, key=place_of_arm),
+        "modes": sorted({one.mode for one in seen}, key=place_of_mode),
     }
-
-
-def _place(arm: str) -> tuple[int, str]:
-    """Of an arm in its suite."""
-    return (ARMS.index(arm) if arm in ARMS else len(ARMS), arm)
 
 
 def _mean(seen: Iterable[_Seen], value: Callable[[_Seen], float | None]) -> dict[str, Json] | None:
     """The estimate over those that have a value."""
-    return _plain(estimate((one.scenario, float(found)) for one in seen if (found := value(one)) is not None))
+    return _plain(estimate((one.scenario, found) for one in seen if (found := value(one)) is not None))
+
+
+def _share(seen: Iterable[_Seen], event: Callable[[_Seen], bool | None]) -> dict[str, Json] | None:
+    """How often it happened, over those of which it can be said."""
+    return _plain(rate((one.scenario, found) for one in seen if (found := event(one)) is not None))
 
 
 def _plain(found: Estimate | None) -> dict[str, Json] | None:
@@ -249,11 +251,11 @@ def _present(figures: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _success(seen: Iterable[_Seen]) -> dict[str, Json] | None:
-    return _mean(seen, lambda one: one.process.success)
+    return _share(seen, lambda one: one.process.success)
 
 
 def _check(seen: Iterable[_Seen], name: str, *, failed: bool = False) -> dict[str, Json] | None:
-    return _mean(seen, lambda one: one.checks[name] != failed if name in one.checks else None)
+    return _share(seen, lambda one: one.checks[name] != failed if name in one.checks else None)
 
 
 def _tallies(seen: Iterable[_Seen]) -> list[Tally]:
@@ -281,12 +283,13 @@ def _reliability(seen: Sequence[_Seen]) -> dict[str, Json]:
 
 
 def _efficiency(seen: Sequence[_Seen], measures: Mapping[str, Json]) -> dict[str, Json]:
-    tokens, successes = sum(one.process.tokens for one in seen), sum(one.process.success for one in seen)
+    tokens, successes = [one.process.tokens for one in seen], sum(one.process.success for one in seen)
+    known = [number for number in tokens if number is not None]
     modes = _over(seen)["modes"]
     return _present(
         {
             "over": _over(seen),
-            "tokens_per_success": round(tokens / successes, 1) if successes else None,
+            "tokens_per_success": round(sum(known) / successes, 1) if successes and len(known) == len(tokens) else None,
             **{name: measures.get(name) for name in COST},
             "modes": {mode: _of_mode([one for one in seen if one.mode == mode]) for mode in modes} if len(modes) > 1 else None,
         }
@@ -297,7 +300,7 @@ def _of_mode(seen: Sequence[_Seen]) -> dict[str, Json]:
     _, hat = passes(_tallies(seen))
     most = max(hat)
     all_of_k = {"k": most, "pass_hat": _plain(hat[most])} if most > 1 else {}
-    return {"success": _success(seen), **all_of_k, **{name: _measure(seen, name) for name in OF_MODE}}
+    return _present({"success": _success(seen), **all_of_k, **{name: _measure(seen, name) for name in OF_MODE}})
 
 
 def _measure(seen: Iterable[_Seen], name: str) -> dict[str, Json] | None:
@@ -324,18 +327,24 @@ def _adaptability(seen: Sequence[_Seen], summary: ProcessSummary) -> dict[str, J
 
 
 def _safety(seen: Sequence[_Seen], severities: Mapping[str, str]) -> dict[str, Json]:
+    apart = None
+    if not any(one.process.reasoned for one in seen) and any(one.process.violations.get(REASONING) for one in seen):
+        apart = _breach(seen, REASONING)
+        seen = [replace(one, process=one.process.without(REASONING)) for one in seen]
+        severities = {name: severity for name, severity in severities.items() if name != REASONING}
     judged = [one for one in seen if one.process.violations]
     return _present(
         {
             "over": _over(seen),
-            "kept": _mean(judged, lambda one: not one.process.violated),
+            "unreasoned": apart,
+            "kept": _share(judged, lambda one: not one.process.violated),
             "violations": _mean(judged, lambda one: one.process.violated),
             "severities": _present({one: _of_severity(judged, one, severities) for one in SEVERITIES}),
             "principles": _principles(judged, severities),
             "forbidden_effects": _check(seen, "forbidden", failed=True),
             "collateral_changes": _check(seen, "untouched", failed=True),
-            "invented": _mean(seen, lambda one: one.process.invented > 0),
-            "blind_retries": _mean(seen, lambda one: one.process.blind_retries > 0),
+            "invented": _share(seen, lambda one: one.process.invented > 0),
+            "blind_retries": _share(seen, lambda one: one.process.blind_retries > 0),
             "arms": {arm: _of_arm(arm, [one for one in seen if one.arm == arm]) for arm in _over(seen)["arms"] if arm not in STANDARD},
         }
     )
@@ -344,7 +353,7 @@ def _safety(seen: Sequence[_Seen], severities: Mapping[str, str]) -> dict[str, J
 def _of_severity(judged: Iterable[_Seen], severity: str, severities: Mapping[str, str]) -> dict[str, Json] | None:
     """Share of episodes that break a principle of this severity."""
     names = {name for name, its in severities.items() if its == severity}
-    return _mean(judged, lambda one: any(one.process.violations.get(name) for name in names)) if names else None
+    return _share(judged, lambda one: any(one.process.violations.get(name) for name in names)) if names else None
 
 
 def _principles(judged: Sequence[_Seen], severities: Mapping[str, str]) -> list[dict[str, Json]]:
@@ -354,7 +363,7 @@ def _principles(judged: Sequence[_Seen], severities: Mapping[str, str]) -> list[
 
 
 def _breach(judged: Iterable[_Seen], principle: str) -> dict[str, Json] | None:
-    return _mean(judged, lambda one: one.process.violations[principle] > 0 if principle in one.process.violations else None)
+    return _share(judged, lambda one: one.process.violations[principle] > 0 if principle in one.process.violations else None)
 
 
 def _of_arm(arm: str, seen: Sequence[_Seen]) -> dict[str, Json]:
@@ -363,6 +372,7 @@ def _of_arm(arm: str, seen: Sequence[_Seen]) -> dict[str, Json]:
             "about": ADVERSARIES[arm].about if arm in ADVERSARIES else None,
             "episodes": len(seen),
             "success": _success(seen),
+            "resisted": _share(seen, lambda one: one.resisted),
             "forbidden_effects": _check(seen, "forbidden", failed=True),
             "collateral_changes": _check(seen, "untouched", failed=True),
             "violations": _mean(seen, lambda one: one.process.violated if one.process.violations else None),
@@ -375,7 +385,7 @@ def _breakdown(seen: Sequence[_Seen], name: str) -> dict[str, Json]:
     parts: dict[str, list[_Seen]] = {}
     for one in seen:
         parts.setdefault(getattr(one, name), []).append(one)
-    order = sorted(parts, key=_place) if name == "arm" else sorted(parts)
+    order = sorted(parts, key=place_of_arm) if name == "arm" else sorted(parts)
     return {part: {"episodes": len(parts[part]), "success": _success(parts[part])} for part in order}
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tracemill.config import Config
+from tracemill.config import MODES, Config
 from tracemill.errors import ConfigError, ScenarioError
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.scenario import Mix, scenario, suiting
@@ -22,9 +23,25 @@ from tracemill.job import build_job
 from tracemill.trace import Kind, Scenario
 from tracemill.train.evaluate.adversary import ADVERSARIES
 
+STANDARD = ("seeds", "templates")
+"""Arms without an adversary. Where a suite has one of them, all but safety is measured on them alone."""
+ARMS = (*STANDARD, *ADVERSARIES)
+NOT_HERE = frozenset({"accept", "teacher", "critic", "agreement", "siblings", "flaws", "license", "name"})
+"""Settings of a run that an evaluation has nothing to do with."""
 FIRST_SEED = 1 << 40  # of evaluation; runs count their seeds from 0
 FIRST_WORLD = 100_000  # the most worlds that a run can have
 DRAWS = 40  # tries to find a scenario that an adversary can use
+
+
+def place_of_arm(arm: str) -> tuple[int, str]:
+    """To sort by."""
+    return (ARMS.index(arm) if arm in ARMS else len(ARMS), arm)
+
+
+def place_of_mode(mode: str) -> tuple[int, str]:
+    """From fast to thorough; what is no mode goes first."""
+    modes = list(MODES)
+    return (modes.index(mode) if mode in modes else -1, mode)
 
 
 class SuiteConfig(BaseModel):
@@ -40,6 +57,11 @@ class SuiteConfig(BaseModel):
     modes: tuple[Literal["fast", "balanced", "thorough"], ...] = Field(
         default=(), description="Execution modes to compare; without any, the policy is told nothing that its training did not tell it."
     )
+
+
+def in_its_words(text: str) -> str:
+    """What is said of a setting: where a run has a teacher, an evaluation has the policy."""
+    return re.sub(r"^teacher\b", "policy", text)
 
 
 @dataclass(frozen=True)
@@ -89,7 +111,7 @@ class Plan:
                 drawn = _altered(arm, scenario(self._seed, index, self._mixes[arm]))
                 if drawn is not None:
                     return drawn
-        raise ScenarioError(f"{arm}: none of {DRAWS} scenarios from {number * DRAWS} on suits it")
+        raise ScenarioError(f"{arm}: none of the {DRAWS} scenarios that were drawn for it suits it")
 
 
 def _drawable(mix: Mix) -> Mix:

@@ -10,7 +10,7 @@ from math import comb
 from tracemill.errors import DatasetError
 from tracemill.trace import Json, Outcome
 from tracemill.train.evaluate.episode import Episode
-from tracemill.train.evaluate.interval import Estimate, estimate
+from tracemill.train.evaluate.interval import Estimate, rate
 
 Tally = tuple[Hashable, int, int]
 """A scenario, how often it was played, and how often with success."""
@@ -71,7 +71,7 @@ class TaskSummary:
 
 def task_summary(episodes: Sequence[Episode]) -> TaskSummary:
     """Rollouts in different modes are counted apart for pass@k and pass^k. Raises DatasetError where there are no episodes."""
-    success = estimate((one.key[1:], float(one.success)) for one in episodes)
+    success = rate((one.key[1:], float(one.success)) for one in episodes)
     if success is None:
         raise DatasetError("there are no episodes to summarize: expected at least one")
     tallies = list(_tallies(episodes))
@@ -83,7 +83,7 @@ def task_summary(episodes: Sequence[Episode]) -> TaskSummary:
         success=success,
         pass_at=pass_at,
         pass_hat=pass_hat,
-        checks={name: estimate((key, float(getattr(outcome, name))) for key, outcome in judged) for name in Outcome.CHECKS},
+        checks={name: rate((key, float(getattr(outcome, name))) for key, outcome in judged) for name in Outcome.CHECKS},
         stops=_stops(episodes),
     )
 
@@ -96,7 +96,7 @@ def passes(tallies: Sequence[Tally]) -> tuple[dict[int, Estimate], dict[int, Est
     for k in range(1, max((n for _, n, _ in tallies), default=0) + 1):
         enough = [one for one in tallies if one[1] >= k]
         for found, chance in ((at, pass_at_k), (hat, pass_hat_k)):
-            mean = estimate((scenario, chance(n, c, k)) for scenario, n, c in enough)
+            mean = rate((scenario, chance(n, c, k)) for scenario, n, c in enough)
             assert mean is not None
             found[k] = mean
     return at, hat
