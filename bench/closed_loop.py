@@ -21,6 +21,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ from typing import Any
 from tracemill.config import Config
 from tracemill.train.evaluate.compare import compare
 from tracemill.train.evaluate.episode import Episode
-from tracemill.train.evaluate.interval import Estimate, estimate
+from tracemill.train.evaluate.interval import Estimate, estimate, rate
 from tracemill.train.evaluate.process import process
 from tracemill.train.evaluate.sheet import episodes
 from tracemill.train.evaluate.suite import SuiteConfig
@@ -42,9 +43,10 @@ ENVIRONMENT = "post_room:PostRoom"
 HOLDOUT = 0.25
 POLICIES = ("base", "sft", "plain", "wrong", "dpo")
 SAMPLED = ("sft", "dpo")
-"""Tried a second time at the temperature of the rollouts that the preferences come from, where they have most to say."""
+"""Tried a second time at temperature 1, where the model errs more often than when it takes the likeliest token."""
 COMPARED = (("base", "sft"), ("plain", "sft"), ("wrong", "sft"), ("sft", "dpo"), ("sft-sampled", "dpo-sampled"))
 BOTH = {"tool_call": 1.0, "error_recovery": 1.0}
+HARDER = {"tool_call": 1.0, "error_recovery": 3.0}  # for preferences: where nothing goes wrong, nothing is left to prefer
 ROW, BATCH = 1024, 4  # tokens of a packed row, rows of a step
 TOKENS = 160  # of one message at most
 EXAM = 42  # seed of the evaluation's scenarios; no setting here was chosen by looking at them
@@ -69,7 +71,7 @@ class Size:
     """Scenarios of each arm of the evaluation."""
 
 
-FULL = Size(traces=5000, base=1_000_000, sft=2_500_000, pairs=600, siblings=4, dpo=2.0, exam=200)
+FULL = Size(traces=5000, base=1_000_000, sft=2_500_000, pairs=800, siblings=4, dpo=2.0, exam=200)
 QUICK = Size(traces=200, base=30_000, sft=40_000, pairs=100, siblings=1, dpo=1.0, exam=10)
 
 
@@ -105,13 +107,17 @@ def sft(out: Path, traces: Path, start: Path, tokens: int, mask_wrong: bool) -> 
 
 
 def pairs(out: Path, policy: Path, accepted: int, siblings: int) -> None:
-    """On-policy: where the model's own rollouts of training scenarios part, and one way led to the goal more often."""
+    """On-policy: where the model's own rollouts of training scenarios part, and one way led to the goal more often.
+
+    At half the temperature: what the model hardly ever says teaches it nothing when it is rejected, and costs it much (of pairs
+    at temperature 1 the rejected messages were e^-10 to e^-30 likely, and training on them lost a sixth of all scenarios).
+    """
     from tracemill.generate import generate
 
-    model = {"model": str(policy), "temperature": 1.0, "max_tokens": TOKENS, "reasoning_steps": 0}
+    model = {"model": str(policy), "temperature": 0.5, "max_tokens": TOKENS, "reasoning_steps": 0}
     by = {"teacher": model, "siblings": siblings} if siblings > 1 else {"flaws": 1.0}
     budget = {"repairs": 1}  # what is malformed once is mostly malformed again, and each try costs as much as a whole conversation
-    generate(config(kinds=BOTH, accept=accepted, seed=1, concurrency=64, budget=budget, **by), out)
+    generate(config(kinds=HARDER, accept=accepted, seed=2, concurrency=64, budget=budget, **by), out)
 
 
 def dpo(out: Path, preferences: Path, start: Path, epochs: float) -> None:
@@ -119,7 +125,7 @@ def dpo(out: Path, preferences: Path, start: Path, epochs: float) -> None:
     from tracemill.train.settings import DpoSettings
 
     train(DpoSettings(
-        data=(preferences,), model=str(start), out=out, method="full", learning_rate=1e-4, beta=0.1, sft=0.2, max_length=ROW,
+        data=(preferences,), model=str(start), out=out, method="full", learning_rate=1e-4, beta=0.1, sft=1.0, max_length=ROW,
         batch_size=8, gradient_accumulation=1, epochs=epochs, eval_share=0.05,
     ))  # fmt: skip
 
@@ -194,7 +200,7 @@ def numbers(played: Sequence[Episode]) -> Numbers:
     troubled = [one for one in seeds if one.scenario.kind == "error_recovery"]
 
     def success(some: Sequence[Episode]) -> Estimate | None:
-        return estimate((one.key, float(one.success)) for one in some)
+        return rate((one.key, one.success) for one in some)
 
     return {
         "held-out seeds": success(seeds),
@@ -255,14 +261,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="every stage at the smallest size")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else FULL
-    os.environ |= {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "examples"), os.environ.get("PYTHONPATH", "")]),
-    }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    clock = Clock(arguments.out)
-    run(arguments.out, size, clock)
-    report(arguments.out, size, clock)
+    sys.path[:0] = places = [str(HERE), str(HERE.parent / "examples")]  # the stages' processes take it over
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([*places, os.environ.get("PYTHONPATH", "")])}  # and Ray's this
+    out = arguments.out.resolve()  # the runs note the path of their model
+    out.mkdir(parents=True, exist_ok=True)
+    clock = Clock(out)
+    run(out, size, clock)
+    report(out, size, clock)
 
 
 if __name__ == "__main__":

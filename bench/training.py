@@ -57,7 +57,7 @@ def plain(settings: SftSettings) -> Result:
             gradient_accumulation_steps=settings.gradient_accumulation,
             learning_rate=settings.rate,
             lr_scheduler_type="cosine",
-            warmup_steps=run.WARMUP,
+            warmup_steps=run.schedule(settings, None)["warmup_steps"],
             seed=settings.seed,
             logging_steps=1,
             save_strategy="no",

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from datasets import Dataset
-from tiny_training import SMALL, alike, small_model, small_run, weights
+from datasets import Dataset, concatenate_datasets
+from tiny_training import SMALL, alike, history, small_model, small_run, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from tracemill.errors import DatasetError
+from tracemill.errors import ConfigError, DatasetError
 from tracemill.train.data import Encoder, dpo_dataset
 from tracemill.train.dpo import Trainer, dpo
+from tracemill.train.run import held_out
 from tracemill.train.settings import DpoSettings, SftSettings, load_settings
 from tracemill.train.sft import sft
 
@@ -49,10 +51,6 @@ def settings(data: Path, adapter: Path, tmp_path: Path) -> Made:
         return load_settings(DpoSettings, None, {"data": data, **given})
 
     return make
-
-
-def history(out: Path, name: str) -> list[float]:
-    return [line[name] for line in json.loads((out / "training.json").read_text())["history"] if name in line]
 
 
 def margin(model: Any, pairs: Dataset) -> float:
@@ -87,7 +85,7 @@ def test_the_sft_adapter_comes_to_prefer_what_was_chosen(settings: Made, adapter
     assert margin(AutoModelForCausalLM.from_pretrained(out / "merged"), pairs) == pytest.approx(margin(load(out, model), pairs), abs=0.05)
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
     front = yaml.safe_load((out / "README.md").read_text().split("---")[1])
-    assert "dpo" in front["tags"] and front["base_model"] == "adapter"
+    assert "dpo" in front["tags"] and front["base_model"] == "tiny"
     assert (out / "curves.png").stat().st_size > 10_000
 
 
@@ -126,6 +124,17 @@ def test_no_pair_is_dropped_or_cut(settings: Made, pairs: Dataset, monkeypatch: 
     assert sorted(seen) == sorted(wanted)
 
 
+def test_all_pairs_of_a_trace_are_on_one_side_of_the_evaluation_split(data: Path, model: Path) -> None:
+    pairs = dpo_dataset(data, Encoder(AutoTokenizer.from_pretrained(model), max_length=2048))
+    made = [row for path in data.glob("preferences/*.parquet") for row in pq.read_table(path, partitioning=None)["trace"].to_pylist()]
+    assert sorted(pairs["trace"]) == sorted(made)
+    later = pairs.map(lambda row: {"prompt_ids": row["prompt_ids"] + [0]}, keep_in_memory=True)  # as of a later message
+    twice = concatenate_datasets([pairs, later])
+    train, apart = held_out(twice, 0.3, seed=0)
+    assert apart is not None and len(train) + len(apart) == len(twice)
+    assert not set(train["trace"]) & set(apart["trace"])
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_plain_model_is_its_own_reference(settings: Made, model: Path, pairs: Dataset, method: str) -> None:
     out = dpo(settings(model=str(model), method=method, max_steps=4, learning_rate=5e-3))
@@ -162,6 +171,13 @@ def test_a_killed_training_goes_on(settings: Made, monkeypatch: pytest.MonkeyPat
         dpo(settings(max_steps=4, save_steps=2, out=settings().out / "killed"))
     resumed = dpo(settings(max_steps=4, save_steps=2, out=settings().out / "killed"))
     assert alike(weights(resumed), weights(undisturbed), atol=0, rtol=0)
+
+
+def test_thoughts_cannot_be_kept_out_of_the_loss(settings: Made, data: Path, model: Path) -> None:
+    with pytest.raises(ConfigError, match="reasoning: every token after the prompt counts in DPO"):
+        settings(reasoning="keep")
+    with pytest.raises(ConfigError, match="every token after the prompt counts in DPO"):
+        dpo_dataset(data, Encoder(AutoTokenizer.from_pretrained(model), max_length=2048, reasoning="keep"))
 
 
 def test_a_run_without_pairs_is_refused(settings: Made, data: Path, tmp_path: Path) -> None:

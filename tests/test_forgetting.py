@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,7 +124,7 @@ class Given:
 
     def prepare(self, model: nn.Module) -> None: ...
 
-    def loss(self, model: nn.Module, inputs: Any, hidden: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, inputs: Any, hidden: Tensor, number: int) -> Tensor:
         return self.term(model)
 
 
@@ -165,7 +166,7 @@ def test_a_penalty_is_handed_the_last_layer_of_the_trained_model(train: Any, ada
     seen = []
 
     class Watch(Given):
-        def loss(self, model: nn.Module, inputs: Any, hidden: Tensor) -> Tensor:
+        def loss(self, model: nn.Module, inputs: Any, hidden: Tensor, number: int) -> Tensor:
             torch.testing.assert_close(hidden, hidden_states(model, inputs))
             seen.append(hidden.requires_grad)
             return hidden.sum() * 0
@@ -377,14 +378,31 @@ def divergence(new: Tensor, old: Tensor, mask: Tensor, temperature: float) -> Te
     return temperature**2 * ((old.exp() * (old - new)).sum(-1) * mask).sum() / mask.sum()
 
 
+def move(model: nn.Module) -> None:
+    """As training does."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight += 0.05 * torch.randn_like(weight)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_the_divergence_from_the_base_under_an_adapter_is_the_formula(adapted: PeftModel, folder: Path, temperature: float) -> None:
-    inputs, base = batch(), AutoModelForCausalLM.from_pretrained(folder)
+def test_the_divergence_from_the_adapter_that_training_began_with_is_the_formula(model: PreTrainedModel, temperature: float) -> None:
+    """Not from the base, which would take back what the adapter had learnt; and what the old model says is without dropout."""
+    inputs = batch()
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", lora_dropout=0.3))
+    move(adapted.eval())
+    with torch.no_grad():
+        before = adapted(**inputs).logits
     term = KlPenalty(KlSettings(weight=3.0, temperature=temperature))
     term.prepare(adapted)
-    found = term.loss(adapted, inputs, hidden_states(adapted, inputs))
+    move(adapted)
     with torch.no_grad():
-        expected = divergence(adapted(**inputs).logits, base(**inputs).logits, inputs["attention_mask"], temperature)
+        expected = divergence(adapted(**inputs).logits, before, inputs["attention_mask"], temperature)
+    hidden = hidden_states(adapted, inputs)
+    adapted.train()
+    found = term.loss(adapted, inputs, hidden)
+    assert all(module.training for module in adapted.modules())
     assert expected > 1e-3
     torch.testing.assert_close(found, 3.0 * expected, rtol=1e-4, atol=1e-6)
 
@@ -406,18 +424,32 @@ def test_the_divergence_is_zero_at_the_start_and_its_gradient_leads_back(model: 
         for weight in model.parameters():
             weight -= 0.01 * weight.grad
     assert 0 < term.loss(model, inputs, hidden_states(model, inputs)) < away
-    assert all(weight.grad is None and not weight.requires_grad for weight in term.teacher.parameters())
+    assert not any(weight.requires_grad for weight in [*term.body.values(), *term.head.values()])
+
+
+def test_the_model_under_a_fresh_adapter_is_the_old_one(model: PreTrainedModel, folder: Path) -> None:
+    inputs, base, fresh = batch(), AutoModelForCausalLM.from_pretrained(folder), get_peft_model(model, lora())
+    term = KlPenalty(KlSettings())
+    term.prepare(fresh)
+    move(fresh)
+    with torch.no_grad():
+        expected = divergence(fresh(**inputs).logits, base(**inputs).logits, inputs["attention_mask"], 1.0)
+    torch.testing.assert_close(term.loss(fresh, inputs, hidden_states(fresh, inputs)), expected, rtol=1e-4, atol=1e-6)
+    assert sum(weight.numel() for weight in term.body.values()) < 0.5 * base.num_parameters()  # what is trained is kept, and no more
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
-def test_an_adapter_on_the_head_is_off_in_the_old_model(model: PreTrainedModel, folder: Path) -> None:
+def test_an_adapter_on_the_head_is_in_the_old_model_as_it_was(model: PreTrainedModel) -> None:
     head = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"]))
     nn.init.normal_(head.get_base_model().lm_head.lora_B["default"].weight)
-    inputs, base = batch(), AutoModelForCausalLM.from_pretrained(folder)
+    inputs = batch()
+    with torch.no_grad():
+        before = head(**inputs).logits
     term = KlPenalty(KlSettings())
     term.prepare(head)
+    move(head)
     with torch.no_grad():
-        expected = divergence(head(**inputs).logits, base(**inputs).logits, inputs["attention_mask"], 1.0)
+        expected = divergence(head(**inputs).logits, before, inputs["attention_mask"], 1.0)
     torch.testing.assert_close(term.loss(head, inputs, hidden_states(head, inputs)), expected, rtol=1e-4, atol=1e-6)
     assert expected > 1e-3
 
@@ -428,12 +460,42 @@ def test_the_divergence_is_taken_on_old_data_where_there_is_some(adapted: PeftMo
     term.prepare(adapted)
     here = KlPenalty(KlSettings())
     here.prepare(adapted)
+    mixed = KlPenalty(KlSettings(sample="old"), old, seed=1)
+    mixed.prepare(adapted)
+    move(adapted)
     own = {"input_ids": torch.tensor([old[0].input_ids])}
     expected = here.loss(adapted, own, hidden_states(adapted, own))
     torch.testing.assert_close(term.loss(adapted, batch(), hidden_states(adapted, batch())), expected)
-    mixed = KlPenalty(KlSettings(sample="old"), old, seed=1)
-    mixed.prepare(adapted)
     assert mixed.loss(adapted, {"input_ids": torch.zeros(3, 1)}, torch.zeros(1)) > 0  # rows of several lengths
+
+
+def test_batches_go_through_the_old_data_in_turn_and_follow_from_their_number() -> None:
+    old = examples(7)
+    term, again, other = (KlPenalty(KlSettings(sample="old"), old, seed=seed) for seed in (1, 1, 2))
+    drawn = [term._drawn(3, number) for number in range(14)]
+    in_order = [one.trace for batch in drawn for one in batch]
+    turns = [in_order[at : at + 7] for at in range(0, 42, 7)]
+    assert all(sorted(turn) == sorted(one.trace for one in old) for turn in turns) and len({tuple(turn) for turn in turns}) > 1
+    assert again._drawn(3, 9) == drawn[9] and [other._drawn(3, at) for at in range(14)] != drawn
+    assert len(term._drawn(20, 0)) == 20  # more than there are
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+def test_micro_batches_are_numbered_by_their_step(train: Any, adapted: PeftModel, tmp_path: Path) -> None:
+    """Also after the shorter last step of a pass over the data, and after a checkpoint."""
+    seen: list[int] = []
+
+    class Watch(Given):
+        def loss(self, model: nn.Module, inputs: Any, hidden: Tensor, number: int) -> Tensor:
+            seen.append(number)
+            return hidden.sum() * 0
+
+    given = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 3, "max_steps": 4}
+    train(copy.deepcopy(adapted), tmp_path, [Watch(None)], save_strategy="steps", save_steps=2, **given).train()
+    assert seen == [0, 1, 2, 3, 6, 7, 8, 9]  # of four rows in a pass
+    seen.clear()
+    train(copy.deepcopy(adapted), tmp_path, [Watch(None)], **given).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert seen == [6, 7, 8, 9]
 
 
 @pytest.mark.parametrize(("train", "adapter"), [(sft, True), (dpo, False)])

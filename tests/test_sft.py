@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +18,7 @@ import torch
 import yaml
 from datasets import Dataset
 from pydantic import ValidationError
-from tiny_training import SMALL, alike, small_model, small_run, weights
+from tiny_training import SMALL, alike, history, small_model, small_run, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -53,10 +55,6 @@ def adapter(data: Path, model: Path) -> Path:
     """A finished training with everything that can be written."""
     out = data.parent / "adapter"
     return sft(load_settings(SftSettings, None, {"data": data, "model": str(model), "out": out, **SMALL, "epochs": 2, "merge": True}))
-
-
-def history(out: Path, name: str) -> list[float]:
-    return [line[name] for line in json.loads((out / "training.json").read_text())["history"] if name in line]
 
 
 def test_an_adapter_learns(adapter: Path) -> None:
@@ -198,6 +196,20 @@ def test_a_killed_training_ends_with_the_same_weights(settings: Made, tmp_path: 
     assert history(given.out, "loss") == history(tmp_path / "undisturbed", "loss")
 
 
+def test_a_killed_training_draws_the_old_data_that_it_would_have_drawn(settings: Made, data: Path, tmp_path: Path) -> None:
+    """With the KL term on a sample, in every step of which there are several micro-batches."""
+    given = settings(
+        max_steps=6, save_steps=2, gradient_accumulation=2, packing=False, eval_share=0, kl={"sample": str(data)}, out=tmp_path / "killed"
+    )
+    file = tmp_path / "settings.yaml"
+    file.write_text(yaml.safe_dump(given.model_dump(mode="json")))
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(file)], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert killed.returncode == 9, killed.stderr.decode()[-2000:]
+    resumed = weights(sft(given))
+    assert alike(resumed, weights(sft(given.model_copy(update={"out": tmp_path / "undisturbed"}))), atol=0, rtol=0)
+    assert history(given.out, "penalty/kl") == history(tmp_path / "undisturbed", "penalty/kl")
+
+
 def test_a_training_that_is_done_is_left_alone(adapter: Path, data: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in adapter.iterdir()}
     sft(load_settings(SftSettings, None, {"data": data, "model": str(model), "out": adapter, **SMALL, "epochs": 2, "report_to": "none"}))
@@ -215,11 +227,29 @@ def test_a_folder_of_another_training_is_refused_with_what_differs(adapter: Path
         sft(load_settings(SftSettings, None, {**given, "out": tmp_path}))
 
 
+@pytest.mark.parametrize("use", ["mix", "ewc", "kl"])
+def test_a_training_with_other_data_than_before_is_refused(use: str, settings: Made, tmp_path: Path) -> None:
+    old = tmp_path / "old.jsonl"
+    old.write_text("".join(json.dumps({"prompt": f"{n} and {n} is", "completion": f" {2 * n}"}) + "\n" for n in range(9)))
+    given = settings(max_steps=1, eval_share=0, **{use: (f"{old}=0.2",) if use == "mix" else {"sample": str(old)}})
+    sft(given)
+    sft(given)  # done, and left alone
+    old.write_text(old.read_text().replace(" 8", " 9"))
+    with pytest.raises(DatasetError, match="holds another training") as caught:
+        sft(given)
+    assert len(caught.value.problems) == 1 and "old.jsonl" in caught.value.problems[0]
+
+
 def test_an_adapter_is_trained_on(adapter: Path, settings: Made) -> None:
     again = sft(settings(model=str(adapter), learning_rate=1e-5, max_steps=1))
     assert alike(weights(again), weights(adapter), atol=1e-3)
     assert history(again, "eval_loss")[0] == pytest.approx(history(adapter, "eval_loss")[-1], rel=0.3)
     assert json.loads((again / "adapter_config.json").read_text())["base_model_name_or_path"] == str(adapter.parent / "tiny")
+
+
+def test_under_an_adapter_that_is_trained_on_the_old_model_is_that_with_the_adapter(adapter: Path, settings: Made) -> None:
+    (term,) = history(sft(settings(model=str(adapter), kl={"weight": 1.0}, max_steps=1)), "penalty/kl")
+    assert term == pytest.approx(0, abs=1e-6)
 
 
 # --- settings ---
@@ -235,10 +265,22 @@ def test_all_problems_of_the_settings_are_told_at_once(tmp_path: Path) -> None:
         assert part in text, text
 
 
+def test_a_flag_sets_one_value_of_a_map_and_leaves_the_others(settings: Made, data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("ewc: {sample: a, strength: 7, examples: 3}\nkl: {weight: 1.0, sample: b}\n")
+    given = {"data": data, "model": "m", "out": tmp_path / "out"}
+    made = load_settings(SftSettings, file, {**given, "ewc": {"sample": "c"}, "kl": {"weight": 0.5}})
+    assert made.ewc is not None and made.ewc.model_dump() == {"sample": "c", "strength": 7, "examples": 3}
+    assert made.kl is not None and made.kl.model_dump() == {"weight": 0.5, "temperature": 1.0, "sample": "b"}
+    file.write_text("kl: null\n")
+    assert load_settings(SftSettings, file, {**given, "kl": {"weight": 0.5}}).kl
+
+
 def test_settings_that_do_not_go_together_are_refused(settings: Made) -> None:
     for given, said in (
         ({"method": "full", "merge": True}, "merge: a full fine-tune"),
-        ({"stream": True}, "max_steps: a stream has no end"),
+        ({"stream": True}, "stream: a stream has no end of its own, say with max_steps"),
+        ({"stream": True, "max_steps": 1, "data": [settings().data[0]] * 2}, "stream: a stream is read from one folder, got 2"),
     ):
         with pytest.raises(ConfigError, match=said):
             settings(**given)
@@ -278,12 +320,31 @@ def test_a_loss_that_is_no_number_ends_the_training(settings: Made, monkeypatch:
 
 
 def test_a_trace_is_on_one_side_of_the_split() -> None:
-    rows = Dataset.from_list([{"trace": str(at // 3), "at": at} for at in range(300)])
+    rows = Dataset.from_list([{"trace": str(at // 3), "at": at} for at in range(3000)])
     train, apart = run.held_out(rows, 0.2, seed=1)
-    assert apart is not None and len(set(apart["trace"])) == 20 and not set(train["trace"]) & set(apart["trace"])
-    assert len(train) + len(apart) == 300
+    assert apart is not None and not set(train["trace"]) & set(apart["trace"])
+    assert len(train) + len(apart) == 3000
+    assert len(set(apart["trace"])) == pytest.approx(200, abs=4 * 13)  # each by its own hash; 13 is the standard deviation
     assert run.held_out(rows, 0.2, seed=1)[1]["at"] == apart["at"] != run.held_out(rows, 0.2, seed=2)[1]["at"]
     assert run.held_out(rows, 0, seed=1)[1] is None
+
+
+def test_a_trace_is_held_out_whichever_others_there_are() -> None:
+    """So SFT and DPO of one run hold out the same: not every trace has a pair."""
+    rows = Dataset.from_list([{"trace": str(at)} for at in range(200)])
+    some = rows.select(range(0, 200, 3))
+    _, of_all = run.held_out(rows, 0.2, seed=1)
+    _, of_some = run.held_out(some, 0.2, seed=1)
+    assert of_all is not None and of_some is not None
+    assert set(of_some["trace"]) == set(of_all["trace"]) & set(some["trace"])
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_something_is_held_out_and_something_is_left(share: float) -> None:
+    for traces in range(2, 9):
+        train, apart = run.held_out(Dataset.from_list([{"trace": str(at)} for at in range(traces)]), share, seed=1)
+        assert apart is not None and len(train) >= 1 and len(apart) >= 1 and len(train) + len(apart) == traces
+    assert run.held_out(Dataset.from_list([{"trace": "0"}]), share, seed=1)[1] is None
 
 
 def test_a_report_is_kept_with_the_training(adapter: Path) -> None:
@@ -332,14 +393,45 @@ def written(folder: Path) -> str:
 
 
 def test_a_run_that_still_grows_can_be_trained_on(settings: Made, data: Path) -> None:
-    """Read as a stream; as many steps as were asked for, whatever the length of the data."""
+    """Read as a stream; as many steps as were asked for, whatever the length of the data, which is told when they are done."""
     out = sft(settings(stream=True, max_steps=2))
     assert len(history(out, "loss")) == 2 and not history(out, "eval_loss")
+    record = json.loads((out / "training.json").read_text())
+    assert record["report"]["traces"] == 12 and record["report"]["trained_tokens"] > 1000
+    assert f"- {record['told'][0]}" in (out / "README.md").read_text() and "12 traces -> 12 examples" in record["told"][0]
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_other_data_is_mixed_into_a_stream(packing: bool, settings: Made, tmp_path: Path) -> None:
+    old = tmp_path / "old.jsonl"
+    old.write_text("\n".join(json.dumps({"prompt": f"{n} and {n} is", "completion": f" {2 * n}"}) for n in range(40)))
+    out = sft(settings(stream=True, mix=(f"{old}=0.2",), packing=packing, max_steps=80))
+    told = re.search(r"trained tokens \((.+)%\)", json.loads((out / "training.json").read_text())["told"][-1])
+    assert told and abs(float(told[1]) - 20) <= 0.2, "half an example of some 4 tokens among 1,900"
+
+
+def test_of_a_stream_too_only_the_kinds_that_were_asked_for_are_trained(settings: Made, data: Path, tmp_path: Path) -> None:
+    grown = tmp_path / "run"
+    shutil.copytree(data, grown)
+    shutil.copytree(grown / "data" / "tool_call", grown / "data" / "error_recovery")
+    out = sft(settings(data=grown, stream=True, kinds=("tool_call",), max_steps=1))
+    assert json.loads((out / "training.json").read_text())["report"]["traces"] == 12
+    with pytest.raises(DatasetError, match="holds no traces of kind goal_decomposition"):
+        sft(settings(data=grown, stream=True, kinds=("goal_decomposition",), max_steps=1, out=tmp_path / "none"))
+
+
+def test_a_stream_of_which_nothing_fits_is_refused_with_what_was_left_out(settings: Made) -> None:
+    with pytest.raises(DatasetError, match="nothing is left to train on") as caught:
+        sft(settings(stream=True, max_steps=1, max_length=16))
+    assert any("left out: " in problem for problem in caught.value.problems)
 
 
 def test_other_data_and_penalties_take_part(settings: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = tmp_path / "old.jsonl"
     old.write_text("\n".join(json.dumps({"prompt": f"{n} and {n} is", "completion": f" {2 * n}"}) for n in range(40)))
+    with old.open("a") as file:
+        file.write('\n{"messages": [{"role": "user", "content": "Hi."}]}')
     out = sft(settings(mix=(f"{old}=0.2",), kl={"weight": 0.5}, ewc={"sample": str(old), "examples": 4}, max_steps=3))
-    assert "20" in next(line for line in capsys.readouterr().out.splitlines() if "old.jsonl" in line)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "old.jsonl" in line]
+    assert "20" in lines[0] and lines[1] == "left out: 1, nothing in it is to be trained (old.jsonl:41)"
     assert history(out, "penalty/kl")[-1] > 0 and history(out, "penalty/ewc")[-1] >= 0

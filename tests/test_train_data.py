@@ -434,6 +434,15 @@ def test_a_conversation_that_the_template_refuses_is_left_out_with_its_words() -
     assert ids == ["both"]
 
 
+@pytest.mark.parametrize("name", ["gemma4_v5", "llama3_1"])
+def test_words_that_cannot_stand_beside_a_call_are_left_out_and_told(name: str) -> None:
+    tokenizer = tokenizer_of(FAMILIES[name])
+    messages = [one.model_copy(update={"content": "One moment."}) if one == conversation()[2] else one for one in conversation()]
+    encoder, bare = (Encoder(tokenizer, max_length=LONG) for _ in range(2))
+    assert encoder.encode("t", messages, TOOLS) == bare.encode("t", conversation(), TOOLS) != []
+    assert encoder.report.untold_words == 1 and not encoder.report.left_out and not bare.report.untold_words
+
+
 # --- reasoning and wrong steps ----------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], **tolerance: float) -> bool:
     assert one.keys() == other.keys()
     return all(torch.allclose(one[name], other[name], **tolerance) for name in one)
+
+
+def history(out: Path, name: str) -> list[float]:
+    """The values that a training noted of one measure."""
+    return [line[name] for line in json.loads((out / "training.json").read_text())["history"] if name in line]
 
 
 SMALL: dict[str, Any] = {

@@ -40,7 +40,7 @@ vLLM takes the folder as it is. With tracemill: `tracemill evaluate --policy PAT
 def render(record: Mapping[str, Json]) -> str:
     """The card from what training.json holds."""
     settings, whole = record["settings"], record["settings"]["method"] == "full"
-    base = record["model"]["name"]
+    base = base_model(record)["name"]
     values = {
         "front": yaml.safe_dump(_front(record), sort_keys=False, allow_unicode=True).strip(),
         "title": f"{base.rpartition('/')[2]}, trained on {', '.join(one['name'] for one in record['datasets'])}",
@@ -64,10 +64,15 @@ def render(record: Mapping[str, Json]) -> str:
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
 
 
+def base_model(record: Mapping[str, Json]) -> Json:
+    """The model that training began with; that of an adapter, if one was trained on."""
+    return record["model"].get("base", record["model"])
+
+
 def _front(record: Mapping[str, Json]) -> dict[str, Json]:
     settings = record["settings"]
     return {
-        "base_model": record["model"]["name"],
+        "base_model": base_model(record)["name"],
         "library_name": "transformers" if settings["method"] == "full" else "peft",
         "pipeline_tag": "text-generation",
         "license": settings["license"] or "other",
@@ -100,7 +105,7 @@ def _losses(history: list[dict[str, Any]]) -> str:
 def _license(record: Mapping[str, Json]) -> str:
     chosen = record["settings"]["license"]
     data = ", ".join(sorted({one["license"] for one in record["datasets"] if one["license"]})) or "not stated"
-    weights = f"{chosen}." if chosen else f"The weights follow the licence of their base, `{record['model']['name']}`."
+    weights = f"{chosen}." if chosen else f"The weights follow the licence of their base, `{base_model(record)['name']}`."
     return f"{weights} The data: {data}."
 
 

@@ -11,6 +11,7 @@ across a border, whatever the tokenizer, and prompts have the very ids that infe
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import itertools
 import time
@@ -103,8 +104,11 @@ class Report:
             f"{self.unfinished:,} runs were not complete when they were read": self.unfinished,
         }
         kept = kept if self.traces else []
-        left = [f"left out: {len(ids):,}, {reason} ({', '.join(ids[:3])}{', …' * (len(ids) > 3)})" for reason, ids in self.left_out.items()]
-        return [*kept, *(line for line, number in said.items() if number), *left]
+        return [*kept, *(line for line, number in said.items() if number), *self.losses()]
+
+    def losses(self) -> list[str]:
+        """What was left out, and why."""
+        return [f"left out: {len(ids):,}, {reason} ({', '.join(ids[:3])}{', …' * (len(ids) > 3)})" for reason, ids in self.left_out.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ class _Said:
     number: int
     """Its index in the trace."""
     wire: Wire
+    words: str = ""
     thought: str = ""
     trained: bool = False
 
@@ -164,6 +169,12 @@ class Encoder:
         self._template = ChatTemplate(tokenizer)
         self._pieces = Pieces(tokenizer)
         self._tools: dict[tuple[int, ...], tuple[Sequence[OfferedTool], list[Json]]] = {}
+
+    def afresh(self) -> Encoder:
+        """The same with a count of its own."""
+        other = copy.copy(self)
+        other.report = Report()
+        return other
 
     def encode(self, trace_id: str, messages: Sequence[Message], tools: Sequence[OfferedTool]) -> list[Example]:
         """The examples of a trace, in its order; none if it is left out."""
@@ -243,7 +254,7 @@ class Encoder:
         for number, (message, wire) in enumerate(zip(shown, wires, strict=True)):
             if isinstance(message, AssistantMessage):
                 thought = (message.reasoning_content or "").strip() if self.reasoning != "drop" else ""
-                said.append(_Said(number, wire, thought, message.train or not self._mask_wrong))
+                said.append(_Said(number, wire, message.content.strip(), thought, message.train or not self._mask_wrong))
             else:
                 said.append(_Said(number, wire))
         return said
@@ -293,7 +304,7 @@ class _Fitting:
         last, start = said[-1], len(turn.prompt)
         if last.thought not in turn.written:
             self.untold_thoughts.add(last.number)
-        if last.wire["content"].strip() not in turn.written:
+        if last.words not in turn.written:
             self.untold_words.add(last.number)
         found = self._template.thought([one.wire for one in said], self._tools, turn) if self._reasoning == "keep" else None
         return _Part(last.number, (start, len(turn.text)), found and (start + found[0], start + found[1]))
@@ -423,49 +434,66 @@ def sft_dataset(out: Path, encoder: Encoder, *, kinds: Collection[str] | None = 
     `kinds` are folders of OUT/data. Raises DatasetError where there is nothing to read.
     """
     encoder.report.unfinished += not _complete(out)
-    files = [path for path in shards(out) if kinds is None or path.parent.name in kinds]
+    files = shards(out, kinds)
     if not files:
-        raise DatasetError(f"{out} holds no traces" + (f" of kind {' or '.join(sorted(kinds))}" if kinds else ""))
+        raise _no_traces(out, kinds)
     return _dataset({"input_ids": IDS, "labels": IDS, "trace": "string"}, (vars(one) for path in files for one in _examples(path, encoder)))
 
 
-def stream(out: Path, encoder: Encoder, *, follow: bool) -> IterableDataset:
+def stream(out: Path, encoder: Encoder, *, follow: bool, kinds: Collection[str] | None = None) -> IterableDataset:
     """The same examples one by one, shards in the order in which they were written.
 
-    With `follow` it waits for more as long as somebody writes to the folder and the run is not complete.
+    With `follow` it waits for more as long as somebody writes to the folder and the run is not complete. The report tells of the
+    longest pass: the trainer looks at the first rows before it trains, and goes through a stream that ends again.
     """
     from datasets import Features, IterableDataset, List, Value
 
     features = Features({"input_ids": List(Value(IDS)), "labels": List(Value(IDS)), "trace": Value("string")})
-    return IterableDataset.from_generator(_streamed, features=features, gen_kwargs={"out": out, "encoder": encoder, "follow": follow})
+    return IterableDataset.from_generator(
+        _streamed, features=features, gen_kwargs={"out": out, "encoder": encoder, "follow": follow, "kinds": kinds}
+    )
 
 
 def dpo_dataset(out: Path, encoder: Encoder) -> Dataset:
-    """The preference pairs of a run, with columns prompt_ids, chosen_ids and rejected_ids. Raises DatasetError."""
+    """The preference pairs of a run, with columns prompt_ids, chosen_ids, rejected_ids and trace. Raises DatasetError and ConfigError."""
+    if encoder.reasoning == "keep":
+        raise ConfigError("every token after the prompt counts in DPO, thoughts too: take an Encoder with reasoning train or drop")
     encoder.report.unfinished += not _complete(out)
     files = part_files(out / "preferences")
     if not files:
         raise DatasetError(f"{out} holds no preference pairs", ["runs with a critic, with siblings or with flaws have some"])
     records = (record for path in files for record in _records(Preference, path))
-    pairs = (pair for record in records if (pair := encoder.pair(record)))
-    return _dataset({"prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS}, pairs)
+    pairs = (pair | {"trace": record.trace} for record in records if (pair := encoder.pair(record)))
+    return _dataset({"prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS, "trace": "string"}, pairs)
 
 
-def shards(out: Path) -> list[Path]:
-    """The shards of traces and of imported conversations, folder by folder."""
-    return [path for folder in sorted((out / "data").glob("*/")) for path in part_files(folder)]
+def shards(out: Path, kinds: Collection[str] | None = None) -> list[Path]:
+    """The shards of traces and of imported conversations, folder by folder; of all kinds if none are named."""
+    folders = [folder for folder in sorted((out / "data").glob("*/")) if kinds is None or folder.name in kinds]
+    return [path for folder in folders for path in part_files(folder)]
 
 
-def _streamed(out: Path, encoder: Encoder, follow: bool) -> Iterator[dict[str, Any]]:
+def _no_traces(out: Path, kinds: Collection[str] | None) -> DatasetError:
+    return DatasetError(f"{out} holds no traces" + (f" of kind {' or '.join(sorted(kinds))}" if kinds else ""))
+
+
+def _streamed(out: Path, encoder: Encoder, follow: bool, kinds: Collection[str] | None) -> Iterator[dict[str, Any]]:
     done: set[Path] = set()
+    reader = encoder.afresh()
     while True:
         # What is asked first may be out of date when the shards are listed, never the other way round.
         last = _complete(out) or not follow or not _written_to(out)
-        for path in sorted(set(shards(out)) - done, key=lambda path: (path.stat().st_mtime_ns, path)):
+        for path in sorted(set(shards(out, kinds)) - done, key=lambda path: (path.stat().st_mtime_ns, path)):
             done.add(path)
-            yield from map(vars, _examples(path, encoder))
+            for record in _records(Told, path):
+                examples = reader.encode(record.id, record.messages, record.tools)
+                if reader.report.traces > encoder.report.traces:
+                    encoder.report = reader.report
+                yield from map(vars, examples)
+        if last and not done:
+            raise _no_traces(out, kinds)
         if last:
-            encoder.report.unfinished += not _complete(out)
+            reader.report.unfinished += not _complete(out)
             return
         time.sleep(POLL)
 

@@ -31,23 +31,24 @@ def dpo(settings: DpoSettings) -> Path:
 
     here = run.Run("dpo", settings)
     if here.complete:
-        run.say(f"{settings.out} holds this training, done.")
+        here.left_alone()
         return settings.out
     set_seed(settings.seed)
+    tokenizer = model.load_tokenizer(settings)
+
+    # Model: the adapter that is trained on, or the base with a fresh one, or the whole model.
+    base, lora = model.load_model(settings)
 
     # Data: token ids of prompt, chosen and rejected message.
-    tokenizer = model.load_tokenizer(settings)
     encoder = data.Encoder(tokenizer, max_length=settings.max_length, reasoning=settings.reasoning)
     pairs = concatenate_datasets([data.dpo_dataset(folder, encoder) for folder in settings.data])
     if not len(pairs):
         raise DatasetError("no pair is left to train on", encoder.report.lines())
     train, held_out = run.held_out(pairs, settings.eval_share, settings.seed)
+    penalties = forgetting.penalties(settings.ewc, settings.kl, encoder, settings.out, seed=settings.seed)
     here.begin(encoder.report)
 
-    # Model: the adapter that is trained on, or the base with a fresh one, or the whole model.
-    base, lora = model.load_model(settings)
     whole, several = settings.method == "full", run.processes() > 1
-    penalties = forgetting.penalties(settings.ewc, settings.kl, encoder, settings.out, seed=settings.seed)
     trainer = penalty.with_penalties(Trainer, penalties)(
         model=base,
         ref_model=copy.deepcopy(base) if whole and several else None,

@@ -70,7 +70,7 @@ class EwcPenalty:
             if rank() == 0:
                 _save(self.saved, about, self.fisher)
 
-    def loss(self, model: nn.Module, inputs: Inputs, hidden: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, inputs: Inputs, hidden: Tensor, number: int = 0) -> Tensor:
         # Of each weight the change is made again in the backward pass: kept, all of them would be a copy of the model.
         with torch.autocast(hidden.device.type, enabled=False):
             terms = [checkpoint(_squared, one.change, self.fisher[one.name], use_reentrant=False) for one in self.protected]

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 BUFFER = 10_000  # rows of a stream that are shuffled at a time
 SHAPES = "columns `messages` (OpenAI chat format; `tools` beside it), `prompt` and `completion`, or `text`"
-FILES = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+FILES = (".parquet", ".jsonl", ".json")
+EXPORTS = {"trl": "sft.parquet", "openai": "train.jsonl"}  # what is for SFT of a folder that `tracemill export` wrote, by its format
 
 _MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 _TOOLS: TypeAdapter[tuple[OfferedTool, ...]] = TypeAdapter(tuple[OfferedTool, ...])
@@ -69,7 +71,7 @@ class Replay:
         self.mix = mix
         self.ratio = ratio
         self.examples = self.tokens = self.passes = 0
-        self._encoder = encoder
+        self._encoder = encoder.afresh()
         self._seed = seed
         self._coming: Iterator[Example] | None = None  # not yet, so that it can be pickled
         self._next: Example | None = None
@@ -86,19 +88,21 @@ class Replay:
             yield self._next
             self._next = None
 
-    def line(self, everything: int) -> str:
-        """For the terminal; `everything` counts the trained tokens of the whole."""
-        again = f", gone through {self.passes} times" if self.passes > 1 else ""
-        return f"{self.mix.source}: {self.examples:,} examples, {self.tokens:,} trained tokens ({self.tokens / everything:.1%}){again}"
+    def lines(self, everything: int) -> list[str]:
+        """For the terminal, what was left out included; `everything` counts the trained tokens of the whole."""
+        note = f", gone through {self.passes} times" if self.passes > 1 else "" if self.examples else ": less than half of one was due"
+        share = f"{self.tokens:,} trained tokens ({self.tokens / max(1, everything):.1%})"
+        return [f"{self.mix.source}: {self.examples:,} examples, {share}{note}", *self._encoder.report.losses()]
 
     def _endless(self) -> Iterator[Example]:
         for self.passes in itertools.count(1):
             empty = True
-            for example in one_pass(self.mix.source, self._encoder, seed=self._seed + self.passes - 1):
+            encoder = self._encoder if self.passes == 1 else self._encoder.afresh()  # what is left out is counted once
+            for example in one_pass(self.mix.source, encoder, seed=self._seed + self.passes - 1):
                 empty = False
                 yield example
             if empty:
-                raise DatasetError(f"{self.mix.source} has no row with a token to train on")
+                raise _nothing(self.mix.source, self._encoder)
 
 
 class Mixture:
@@ -106,6 +110,7 @@ class Mixture:
 
     def __init__(self, mixes: Sequence[Mix], encoder: Encoder, *, seed: int = 0) -> None:
         rest = 1 - sum(mix.share for mix in mixes)
+        self._anew = partial(Mixture, mixes, encoder, seed=seed)
         self.main = 0
         self.replays = [Replay(mix, mix.share / rest, encoder, seed=seed) for mix in mixes]
 
@@ -126,6 +131,8 @@ class Mixture:
             for example in self.after(labels):
                 order.append(len(main) + len(rows))
                 rows.append(_row(example))
+        if not rows:  # a share of less than half an example, which `lines` tells
+            return main
         return concatenate_datasets([main, Dataset.from_list(rows, features=main.features)]).select(order)
 
     def stream(self, main: IterableDataset) -> IterableDataset:
@@ -135,21 +142,39 @@ class Mixture:
         return IterableDataset.from_generator(self._rows, features=main.features, gen_kwargs={"main": main})
 
     def _rows(self, main: IterableDataset) -> Iterator[dict[str, Any]]:
+        """Each pass mixes from the start: the trainer looks at the first rows before it trains. The longest is what is told."""
+        now = self._anew()
         for row in main:
+            following = [_row(example) for example in now.after(row["labels"])]
+            if now.main > self.main:
+                self.main, self.replays = now.main, now.replays
             yield row
-            yield from map(_row, self.after(row["labels"]))
+            yield from following
 
     def lines(self) -> list[str]:
         everything = self.main + sum(replay.tokens for replay in self.replays)
-        return [replay.line(everything) for replay in self.replays]
+        return [line for replay in self.replays for line in replay.lines(everything)]
 
 
 def old_examples(source: str, encoder: Encoder, count: int, *, seed: int = 0) -> list[Example]:
-    """The first so many examples of a source in the order of the seed; fewer if it has fewer. Raises DatasetError if none."""
-    found = list(itertools.islice(one_pass(source, encoder, seed=seed), count))
+    """The first so many examples of a source in the order of the seed; fewer if it has fewer. Raises DatasetError if none.
+
+    What is left out of it is added to the encoder's report, once where several read one source.
+    """
+    reader = encoder.afresh()
+    found = list(itertools.islice(one_pass(source, reader, seed=seed), count))
     if not found:
-        raise DatasetError(f"{source} has no row with a token to train on")
+        raise _nothing(source, reader)
+    for reason, names in reader.report.left_out.items():
+        known = set(encoder.report.left_out.get(reason, ()))
+        for name in names:
+            if name not in known:
+                encoder.report.leave_out(reason, name)
     return found
+
+
+def _nothing(source: str, encoder: Encoder) -> DatasetError:
+    return DatasetError(f"{source} has no row with a token to train on", encoder.report.losses())
 
 
 def trained_tokens(labels: Iterable[int]) -> int:
@@ -158,12 +183,9 @@ def trained_tokens(labels: Iterable[int]) -> int:
 
 
 def one_pass(source: str, encoder: Encoder, *, seed: int) -> Iterator[Example]:
-    """All examples of a source that train a token, in the order of the seed; they are named SOURCE:PLACE in it. Raises ConfigError."""
-    rows = _shuffled(source, seed)
-    shape: Callable[[str, Mapping[str, Any], Encoder], list[Example]] | None = None
-    for number, row in enumerate(rows):
-        shape = shape or _shape(source, row)
-        for example in shape(f"{source}:{number}", row, encoder):
+    """All examples of a source that train a token, in the order of the seed, named NAME:PLACE. Raises ConfigError."""
+    for place, row in _rows(source, seed):
+        for example in _encoded(place, row, encoder):
             if trained_tokens(example.labels):
                 yield example
 
@@ -175,35 +197,80 @@ def _row(example: Example) -> dict[str, Any]:
 # --- sources ------------------------------------------------------------------------------------------------
 
 
-def _shuffled(source: str, seed: int) -> Iterable[Mapping[str, Any]]:
-    rows = _local(Path(source)) if Path(source).exists() else _from_hub(source)
-    return rows.shuffle(seed=seed, buffer_size=BUFFER)  # type: ignore[no-any-return]
+def files(source: str) -> list[Path]:
+    """A file, or the parquet or else jsonl files of a folder: of a run's or dataset's those of `data/`, of an export's the one for SFT.
 
-
-def _local(path: Path) -> Any:
-    """A stream of a file, or of the parquet or else jsonl files of a folder; of a run's or dataset's folder that of `data/`."""
-    from datasets import IterableDataset, load_dataset
-
+    None of what is not local. Raises ConfigError.
+    """
+    path = Path(source)
+    if not path.exists():
+        return []
     folder = path / "data" if (path / "data").is_dir() else path
-    for suffix, kind in FILES.items():
-        files = [path] if path.suffix == suffix else sorted(folder.rglob(f"*{suffix}"))
-        if files and kind == "parquet":
-            return load_dataset("parquet", data_files=[str(file) for file in files], split="train", streaming=True)
-        if files:
-            # Not by Arrow, which would fill the keys that one row has and another lacks.
-            return IterableDataset.from_generator(_json_rows, gen_kwargs={"files": files})
+    if (path / "export.json").is_file():
+        return [path / _for_sft(path)]
+    for suffix in FILES:
+        found = [path] if path.suffix == suffix else sorted(folder.rglob(f"*{suffix}"))
+        if found:
+            return found
     raise ConfigError(f"{path}: expected a file or folder of {', '.join(FILES)}, found none")
 
 
-def _json_rows(files: Sequence[Path]) -> Iterator[dict[str, Json]]:
-    """The objects of files that hold one a line, or one list."""
+def _for_sft(export: Path) -> str:
+    told = json.loads((export / "export.json").read_text(encoding="utf-8"))
+    if told["format"] not in EXPORTS:
+        raise ConfigError(
+            f"{export}: an export in the format {told['format']} has no rows that can be mixed in; name the run itself, or an export in the "
+            f"format {' or '.join(EXPORTS)}"
+        )
+    return EXPORTS[told["format"]]
+
+
+def _rows(source: str, seed: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows in the order of the seed, each with its place: FILE:LINE, or SOURCE:NUMBER in this order where they come from the Hub."""
+    from datasets import IterableDataset
+
+    if not Path(source).exists():
+        for number, row in enumerate(_from_hub(source).shuffle(seed=seed, buffer_size=BUFFER)):
+            yield f"{source}:{number}", row
+        return
+    # Not by Arrow, which would fill the keys that one row has and another lacks.
+    local = IterableDataset.from_generator(_read, gen_kwargs={"files": files(source)})
+    for one in local.shuffle(seed=seed, buffer_size=BUFFER):
+        yield one["place"], one["row"]
+
+
+def _read(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     for file in files:
-        text = file.read_text(encoding="utf-8")
-        try:
-            rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError as reason:
-            raise ConfigError(f"{file} is not JSON lines: {reason}") from reason
-        yield from rows
+        for number, row in _parquet(file) if file.suffix == ".parquet" else _json(file):
+            if not isinstance(row, dict):
+                raise ConfigError(f"{file}:{number}: expected an object, found {type(row).__name__}")
+            yield {"place": f"{file}:{number}", "row": row}
+
+
+def _parquet(file: Path) -> Iterator[tuple[int, Json]]:
+    from datasets import load_dataset
+
+    try:
+        yield from enumerate(load_dataset("parquet", data_files=[str(file)], split="train", streaming=True), 1)
+    except Exception as reason:  # Arrow and the loader raise what they like
+        raise ConfigError(f"{file} cannot be read as parquet: {reason}") from reason
+
+
+def _json(file: Path) -> Iterator[tuple[int, Json]]:
+    """The values of a file that holds one a line, or one list."""
+    number = 1
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        if text.lstrip().startswith("["):
+            yield from enumerate(json.loads(text), 1)
+            return
+        for number, line in enumerate(text.split("\n"), 1):  # not `splitlines`, which takes characters within strings for ends of lines
+            if line.strip():
+                yield number, json.loads(line)
+    except UnicodeDecodeError as reason:
+        raise ConfigError(f"{file} is not UTF-8: {reason}") from reason
+    except json.JSONDecodeError as reason:
+        raise ConfigError(f"{file} is not JSON lines: line {number}: {reason.msg}") from reason
 
 
 def _from_hub(source: str) -> Any:
@@ -219,43 +286,37 @@ def _from_hub(source: str) -> Any:
 # --- shapes -------------------------------------------------------------------------------------------------
 
 
-def _shape(source: str, row: Mapping[str, Any]) -> Callable[[str, Mapping[str, Any], Encoder], list[Example]]:
-    """How rows of a source are encoded, by the columns of its first."""
-    if "messages" in row:
-        return _chat
-    if "prompt" in row and "completion" in row:
-        return _completion
-    if "text" in row:
-        return _text
-    raise ConfigError(f"{source}: expected {SHAPES}; found columns {', '.join(row)}. Rename them, or convert the rows first.")
+def _encoded(place: str, row: Mapping[str, Any], encoder: Encoder) -> list[Example]:
+    """The examples of a row, by the columns in which it holds something."""
+    name = place.rpartition("/")[2]  # for the report, which travels with the model: where the file lay says nothing elsewhere
+    if row.get("messages") is not None:
+        return _conversation(place, name, row, (), row["messages"], encoder)
+    prompt, completion, text = row.get("prompt"), row.get("completion"), row.get("text")
+    if prompt is not None and completion is not None:
+        if isinstance(prompt, str) and isinstance(completion, str):
+            return _plain(name, prompt, completion, encoder)
+        if isinstance(prompt, str) or isinstance(completion, str):
+            raise ConfigError(f"{place}: expected `prompt` and `completion` both as text or both as messages, found one of each")
+        return _conversation(place, name, row, prompt, completion, encoder)
+    if isinstance(text, str):
+        return _plain(name, "", text, encoder)
+    found = ", ".join(f"{column} ({type(value).__name__})" for column, value in row.items())
+    raise ConfigError(f"{place}: expected {SHAPES}; found columns {found}. Rename them, or convert the rows first.")
 
 
-def _chat(name: str, row: Mapping[str, Any], encoder: Encoder) -> list[Example]:
-    tools = row.get("tools") or []
-    return _conversation(name, row["messages"], json.loads(tools) if isinstance(tools, str) else tools, encoder)
-
-
-def _completion(name: str, row: Mapping[str, Any], encoder: Encoder) -> list[Example]:
-    """Conversations are joined, texts are learned from the completion on, without a chat template."""
-    prompt, completion = row["prompt"], row["completion"]
-    if isinstance(prompt, str) and isinstance(completion, str):
-        return _plain(name, prompt, completion, encoder)
-    if isinstance(prompt, str) or isinstance(completion, str):
-        raise ConfigError(f"{name}: expected `prompt` and `completion` both as text or both as messages, found one of each")
-    before = [{**message, "train": False} if message["role"] == "assistant" else message for message in prompt]
-    return _conversation(name, [*before, *completion], row.get("tools") or [], encoder)
-
-
-def _text(name: str, row: Mapping[str, Any], encoder: Encoder) -> list[Example]:
-    return _plain(name, "", row["text"], encoder)
-
-
-def _conversation(name: str, messages: Sequence[Json], tools: Sequence[Json], encoder: Encoder) -> list[Example]:
+def _conversation(
+    place: str, name: str, row: Mapping[str, Any], prompt: Sequence[Json], messages: Sequence[Json], encoder: Encoder
+) -> list[Example]:
+    """What the assistant says is trained, but nothing of the prompt."""
     try:
-        told = _MESSAGES.validate_python(_as_records(messages))
+        before = [{**message, "train": False} if message["role"] == "assistant" else message for message in prompt]
+        tools = row.get("tools") or []
+        tools = json.loads(tools) if isinstance(tools, str) else tools
+        told = _MESSAGES.validate_python(_as_records([*before, *messages]))
         offered = _TOOLS.validate_python([{"type": "function", "function": _function(tool)} for tool in tools])
     except (ValidationError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as reason:
-        raise ConfigError(f"{name}: expected messages and tools in the OpenAI chat format, as text: {reason}") from reason
+        said = " ".join(str(reason).split())[:300]
+        raise ConfigError(f"{place}: expected messages and tools in the OpenAI chat format, as text: {said}") from reason
     examples: list[Example] = encoder.encode(name, told, offered)
     return examples
 
@@ -272,7 +333,7 @@ def _as_records(messages: Sequence[Json]) -> list[Json]:
             calls = [_call(call, f"call_{len(names) + at}") for at, call in enumerate(message.get("tool_calls") or ())]
             names |= {call["id"]: call["function"]["name"] for call in calls}
             thought = message.get("reasoning_content") or message.get("reasoning")
-            train = message.get("train") is not False
+            train = message.get("train") is not False and message.get("weight") != 0  # the second is OpenAI's own spelling
             found.append({"role": role, "content": content, "reasoning_content": thought, "tool_calls": calls or None, "train": train})
         elif role == "tool":
             answered = message.get("tool_call_id") or next(reversed(names), "")
@@ -312,5 +373,7 @@ def _plain(name: str, prompt: str, text: str, encoder: Encoder) -> list[Example]
     before = tokenizer(prompt, add_special_tokens=True).input_ids if prompt else []
     ids = [*before, *tokenizer(text, add_special_tokens=not prompt).input_ids, tokenizer.eos_token_id]
     labels = [IGNORED] * len(before) + ids[len(before) :]
+    if trained_tokens(labels) == 0:
+        encoder.report.leave_out("no text to train on", name)
     size = encoder.max_length
     return [Example(ids[at : at + size], labels[at : at + size], name) for at in range(0, len(ids) - 1, size - 1)]

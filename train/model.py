@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER = "adapter_config.json"
+PIECE, PIECES = 2**14, 2**10  # bytes of a file of weights that tell it from another: all of 16 MiB, a sample of more
+LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
+"""Settings of an adapter, and their names in its adapter_config.json."""
 
 
 def load_tokenizer(settings: TrainSettings) -> PreTrainedTokenizerBase:
@@ -24,13 +31,16 @@ def load_tokenizer(settings: TrainSettings) -> PreTrainedTokenizerBase:
 
     folder = Path(settings.model)
     name = settings.model if not is_adapter(folder) or (folder / "tokenizer_config.json").is_file() else base_of(folder)
+    told = name if name == settings.model else f"{name}, the base named in {folder / ADAPTER}"
     tokenizer: PreTrainedTokenizerBase
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as reason:
-        raise ConfigError(f"model: no tokenizer in {name}: {_first_line(reason)}") from reason
+    except Exception as reason:  # of a broken file the loader makes what it likes
+        raise ConfigError(f"model: no tokenizer in {told}: {_first_line(reason)}") from reason
     if not tokenizer.chat_template:
         raise ConfigError(f"model: {name} has no chat template; use an instruction-tuned model, or add chat_template.jinja to its folder")
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model: the tokenizer of {name} has no token that ends a text: name it as eos_token in tokenizer_config.json")
     return tokenizer
 
 
@@ -40,14 +50,38 @@ def load_model(settings: TrainSettings) -> tuple[Any, LoraConfig | None]:
     Weights that are trained are float32 (on a GPU they compute in bfloat16): in bfloat16 an update of 1e-5 is lost in
     rounding. Weights that stay are bfloat16 on a GPU, or 4-bit with qlora.
     """
+    folder = Path(settings.model)
+    if is_adapter(folder):
+        tuned = _tuned(folder, settings, is_trainable=True)
+        return (_merged(tuned).requires_grad_(True) if settings.method == "full" else tuned), None
+    model = _base(settings.model, settings)
+    if settings.method == "full":
+        return model, None
+    _check_targets(model, settings)
+    return model, lora(settings)
+
+
+def _tuned(adapter: Path, settings: TrainSettings, **how: Any) -> Any:
+    """An adapter on its base."""
     from peft import PeftModel
 
-    folder = Path(settings.model)
-    if not is_adapter(folder):
-        model = _base(settings.model, settings)
-        return model, None if settings.method == "full" else lora(settings)
-    tuned: Any = PeftModel.from_pretrained(_base(base_of(folder), settings), folder, is_trainable=True)
-    return (tuned.merge_and_unload().requires_grad_(True) if settings.method == "full" else tuned), None
+    if not any(adapter.glob("adapter_model.*")):
+        raise ConfigError(f"model: {adapter} holds no weights of an adapter: expected adapter_model.safetensors")
+    base = _base(base_of(adapter), settings, f", the base named in {adapter / ADAPTER}")
+    with _loading(f"the adapter {adapter}"):
+        return PeftModel.from_pretrained(base, str(adapter), **how)
+
+
+def _check_targets(model: Any, settings: TrainSettings) -> None:
+    """PEFT passes over names that fit nothing as long as one fits."""
+    if isinstance(settings.targets, str):
+        return
+    head = model.get_output_embeddings()
+    named = {name: one for name, one in model.named_modules() if getattr(getattr(one, "weight", None), "ndim", 0) > 1 and one is not head}
+    missing = [target for target in settings.targets if not any(f".{name}".endswith(f".{target}") for name in named)]
+    if missing:
+        known = sorted({name.rpartition(".")[2] for name in named})
+        raise ConfigError(f"targets: {settings.model} has no {' or '.join(missing)} that can be adapted; it has {', '.join(known)}")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -56,20 +90,61 @@ def is_adapter(folder: Path) -> bool:
 
 def base_of(adapter: Path) -> str:
     """Folder or Hub name of the model that an adapter belongs to. Raises ConfigError if the adapter does not say."""
-    name = json.loads((adapter / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    name = _adapter_config(adapter).get("base_model_name_or_path")
     if not name:
         raise ConfigError(f"{adapter / ADAPTER} does not name its base model: write it there as base_model_name_or_path")
     return str(name)
 
 
+def _adapter_config(adapter: Path) -> dict[str, Json]:
+    try:
+        config = json.loads((adapter / ADAPTER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as reason:
+        raise ConfigError(f"model: cannot read {adapter / ADAPTER}: {_first_line(reason)}") from reason
+    if not isinstance(config, dict):
+        raise ConfigError(f"model: {adapter / ADAPTER} holds no map of settings")
+    return config
+
+
+def adapted(settings: TrainSettings) -> dict[str, Json]:
+    """The LoRA settings of an adapter that is trained on: its own. Raises ConfigError where others were asked for."""
+    folder = Path(settings.model)
+    if settings.method == "full" or not is_adapter(folder):
+        return {}
+    config = _adapter_config(folder)
+    own = {name: config.get(theirs) for name, theirs in LORA.items()}
+    own["targets"] = sorted(own["targets"]) if isinstance(own["targets"], list) else own["targets"]
+    asked = settings.model_dump(mode="json", include=settings.model_fields_set & LORA.keys(), exclude_none=True)
+    if isinstance(asked.get("targets"), list):
+        asked["targets"].sort()
+    wrong = [
+        f"{name}: {own[name]} in the adapter, {value} asked for" for name, value in asked.items() if value not in (own[name], "all-linear")
+    ]
+    if wrong:
+        raise ConfigError(f"{folder} is trained on as it is: leave these settings out, or begin with its base", wrong)
+    return own
+
+
 def identity(model: str) -> dict[str, Json]:
-    """What tells a model from another: its name and, of a folder, what its files say of it (their names, sizes and settings)."""
+    """What tells a model from another: its name and, of a folder, its settings and weights; of an adapter, also its base."""
     folder = Path(model)
     if not folder.is_dir():
         return {"name": model}
-    files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    files = {path.name: sampled_digest(path) for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])}
     texts = {path.name: path.read_text(encoding="utf-8") for path in (folder / "config.json", folder / ADAPTER) if path.is_file()}
-    return {"name": folder.resolve().name, "fingerprint": fingerprint([files, texts])}
+    base: dict[str, Json] = {"base": identity(base_of(folder))} if is_adapter(folder) else {}
+    return {"name": folder.resolve().name, "fingerprint": fingerprint([files, texts]), **base}
+
+
+def sampled_digest(weights: Path) -> str:
+    """A digest of pieces all over a file: training changes nearly every weight, and reading 100 GB takes minutes."""
+    size = weights.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with weights.open("rb") as file:
+        for start in range(0, size, max(PIECE, size // PIECES)):
+            file.seek(start)
+            digest.update(file.read(PIECE))
+    return digest.hexdigest()
 
 
 def parameters(model: Any) -> tuple[int, int]:
@@ -84,17 +159,30 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings
         model.delete_adapter("ref")  # the frozen copy that DPO compares with: it is what training began with, and is there already
     _write(model, tokenizer, settings.out)
     if settings.merge:
-        _write(_merged(model, settings), tokenizer, settings.out / "merged")
+        # A 4-bit base is loaded anew: what is added to rounded weights would be rounded too.
+        merge(settings, tokenizer, None if settings.method == "qlora" else model)
 
 
-def _merged(model: Any, settings: TrainSettings) -> Any:
-    """Base and adapter as one. A 4-bit base is loaded anew: what is added to rounded weights would be rounded too."""
-    from peft import PeftModel
+def merge(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase, tuned: Any = None) -> None:
+    """Write OUT/merged: base and adapter as one, from OUT if the model is not given."""
+    tuned = tuned if tuned is not None else _tuned(settings.out, settings.model_copy(update={"method": "lora"}))
+    parts, merged = settings.out / ".merged", settings.out / "merged"
+    _write(_merged(tuned), tokenizer, parts)
+    shutil.rmtree(merged, ignore_errors=True)
+    parts.replace(merged)
 
-    if settings.method == "qlora":
-        exact = settings.model_copy(update={"method": "lora"})
-        model = PeftModel.from_pretrained(_base(base_of(settings.out), exact), settings.out)
-    return model.merge_and_unload()
+
+def _merged(tuned: Any) -> Any:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
+
+    inner = tuned.get_base_model()
+    if isinstance(inner.get_input_embeddings(), BaseTunerLayer):
+        # The adapter changed the embeddings and not the head, so that the two can no longer be one matrix.
+        head = inner.get_output_embeddings()
+        head.weight = Parameter(head.weight.detach().clone())
+        inner.config.tie_word_embeddings = inner.config.get_text_config().tie_word_embeddings = False
+    return tuned.merge_and_unload()
 
 
 def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -102,18 +190,26 @@ def _write(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None
     tokenizer.save_pretrained(folder)
 
 
-def _base(name: str, settings: TrainSettings) -> PreTrainedModel:
+def _base(name: str, settings: TrainSettings, what: str = "") -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     quantized = {"quantization_config": _four_bit(), "device_map": {"": _local_rank()}} if settings.method == "qlora" else {}
-    try:
+    with _loading(name + what):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, dtype=_dtype(settings), **quantized)
-    except (OSError, ValueError) as reason:
-        raise ConfigError(f"model: cannot load {name}: {_first_line(reason)}") from reason
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if room is not None and settings.max_length > room:
         raise ConfigError(f"max_length: {name} reads at most {room} tokens; got {settings.max_length}")
     return model
+
+
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as reason:
+        raise ConfigError(f"model: cannot load {what}: {_first_line(reason)}") from reason
 
 
 def _dtype(settings: TrainSettings) -> torch.dtype:

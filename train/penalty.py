@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers import Trainer
 
@@ -35,8 +36,11 @@ class Penalty(Protocol):
     def prepare(self, model: nn.Module) -> None:
         """Called once, with the model as it will be trained, before the first step."""
 
-    def loss(self, model: nn.Module, inputs: Inputs, hidden: Tensor) -> Tensor:
-        """The term for one micro-batch, a mean and not a sum; `hidden` is (batch, length, width): see `last_hidden`."""
+    def loss(self, model: nn.Module, inputs: Inputs, hidden: Tensor, number: int) -> Tensor:
+        """The term for one micro-batch, a mean and not a sum; `hidden` is (batch, length, width): see `last_hidden`.
+
+        `number` is that of the micro-batch in the training, the same if it was cut off and goes on.
+        """
 
 
 def with_penalties(trainer: type[T], penalties: Sequence[Penalty]) -> type[T]:
@@ -57,6 +61,7 @@ def with_penalties(trainer: type[T], penalties: Sequence[Penalty]) -> type[T]:
             with self.accelerator.autocast():
                 for penalty in penalties:
                     penalty.prepare(self.model)
+            self._step = self._within = -1
 
         def compute_loss(
             self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -68,12 +73,19 @@ def with_penalties(trainer: type[T], penalties: Sequence[Penalty]) -> type[T]:
             # What the trainer divides by itself is not divided here: DPO's loss, and SFT's where it is not a sum over tokens.
             summed = num_items_in_batch is not None and self.loss_is_scaled_for_ga is not False
             steps = self.current_gradient_accumulation_steps if summed else 1
+            number = self._number()
             for penalty in penalties:
                 with self.accelerator.autocast():
-                    term = penalty.loss(self.model, inputs, hidden[0])
+                    term = penalty.loss(self.model, inputs, hidden[0], number)
                 self._metrics["train"][f"penalty/{penalty.name}"].append(term.item())
                 loss = loss + term / steps
             return loss
+
+        def _number(self) -> int:
+            """Of this micro-batch: checkpoints are written between steps, so counting within a step is enough."""
+            self._within = self._within + 1 if self._step == self.state.global_step else 0
+            self._step = self.state.global_step
+            return self._step * self.args.gradient_accumulation_steps + self._within  # type: ignore[no-any-return]
 
     return WithPenalties
 
@@ -107,10 +119,11 @@ def last_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def hidden_states(model: nn.Module, inputs: Inputs) -> Tensor:
-    """What the last layer puts out, (batch, length, width)."""
-    context = {name: inputs[name] for name in CONTEXT if name in inputs}
-    states: Tensor = causal(model).base_model(**context, use_cache=False).last_hidden_state
+def hidden_states(model: nn.Module, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+    """What the last layer puts out, (batch, length, width); with these weights of `base_model` in place of its own."""
+    body = causal(model).base_model
+    context = {name: inputs[name] for name in CONTEXT if name in inputs} | {"use_cache": False}
+    states: Tensor = (functional_call(body, dict(weights), (), context) if weights else body(**context)).last_hidden_state
     return states
 
 

@@ -18,6 +18,7 @@ import math
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from tracemill import __version__
 from tracemill.errors import ConfigError, DatasetError
 from tracemill.trace import Json, fingerprint
-from tracemill.train import card, curves
+from tracemill.train import card, checkpoints, curves, mixing
 from tracemill.train import model as models
 from tracemill.train.data import Report
 from tracemill.train.settings import TrainSettings
@@ -37,7 +38,7 @@ from tracemill.writer import changes, write_whole
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 LINES = 50  # of losses in a run
 CHECKPOINTS = 10  # in a run, and as many evaluations
-WARMUP = 0.03  # share of the steps in which the learning rate rises, as in Alpaca and QLoRA
+WARMUP = 0.03  # share of the steps in which the learning rate rises from 0, as in Alpaca and QLoRA; of few steps none
 FEWEST = 10  # steps between two checkpoints
 
 
@@ -77,29 +78,50 @@ class Run:
         if not _is_watched():
             _hide_bars()
         self.record: dict[str, Json] = {
-            "tracemill": __version__, "kind": kind, "settings": settings.plain(), "model": models.identity(settings.model),
+            "tracemill": __version__, "kind": kind, "settings": settings.plain() | models.adapted(settings), "model": models.identity(settings.model),
             "datasets": [revision(folder, kind) for folder in settings.data], "processes": processes(),
             "versions": {name: version(name) for name in PACKAGES}, "complete": False,
         }  # fmt: skip
+        if sources := other_data(settings):
+            self.record["other_data"] = sources
         self.complete = self._check()
+        if not self.complete and is_main():
+            make_folder(self.out)
 
     def begin(self, report: Report, mixed: Sequence[str] = ()) -> None:
         """Tell and note what is about to be trained, so that a training that is cut off is known again."""
+        self.tell(report, mixed)
+        self.write()
+
+    def tell(self, report: Report, mixed: Sequence[str] = ()) -> None:
+        """What became of the data, for the terminal, the record and the card; of a stream it is known when the training is done."""
         self.record |= {"report": dataclasses.asdict(report), "told": [*report.lines(), *mixed]}
         for line in self.record["told"]:
             say(line)
-        self.write()
 
     def write(self) -> None:
         if is_main():
-            self.out.mkdir(parents=True, exist_ok=True)
             write_whole(self.out / "training.json", json.dumps(self.record, indent=2) + "\n")
 
-    @property
     def checkpoint(self) -> Path | None:
-        """The last one that is whole: its state is written last."""
-        whole = [path.parent for path in self.out.glob("checkpoint-*/trainer_state.json")]
-        return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        """The last one that is whole; those after it are told."""
+        for found in checkpoints.found(self.out):
+            damage = checkpoints.damage(found, processes())
+            if not damage:
+                return found
+            say(f"{found.name} is not whole ({damage}) and is passed over.")
+        return None
+
+    def left_alone(self) -> None:
+        """Of a training that is done: tell so, and write OUT/merged if it is asked for now."""
+        if self.settings.merge and not (self.out / "merged").exists() and is_main():
+            models.merge(self.settings, models.load_tokenizer(self.settings.model_copy(update={"model": str(self.out)})))
+            self.record = json.loads((self.out / "training.json").read_text(encoding="utf-8"))
+            self.record["settings"]["merge"] = True
+            write_whole(self.out / "README.md", card.render(self.record))
+            self.write()
+            say(f"merged to {self.out / 'merged'}")
+        say(f"{self.out} holds this training, done.")
 
     def finish(self, trainer: Any, tokenizer: Any) -> None:
         """Weights, curves, card and record; then the checkpoints have served."""
@@ -111,7 +133,7 @@ class Run:
             self.record |= {"history": history, "complete": True}
             write_whole(self.out / "README.md", card.render(self.record))
             self.write()
-            for checkpoint in self.out.glob("checkpoint-*"):
+            for checkpoint in checkpoints.found(self.out):
                 shutil.rmtree(checkpoint)
             summary(self, history)
         trainer.accelerator.wait_for_everyone()
@@ -123,17 +145,32 @@ class Run:
             if self.out.is_dir() and any(not entry.name.startswith(".") for entry in self.out.iterdir()):
                 raise DatasetError(f"{self.out} is not empty and holds no training: choose another --out")
             return False
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differences = changes(self._deciding(before), self._deciding(self.record))
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            differences, done = changes(self._deciding(before), self._deciding(self.record)), bool(before["complete"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as reason:
+            raise DatasetError(f"{path} cannot be read: choose another --out, or empty the folder", [repr(reason)]) from reason
+        if differences and not done and not checkpoints.found(self.out):
+            return False  # nothing was learnt there
         if differences:
             raise DatasetError(f"{self.out} holds another training: continue it with its settings, or choose another --out", differences)
-        return bool(before["complete"])
+        return done
 
     def _deciding(self, record: dict[str, Json]) -> dict[str, Json]:
         """What a continuation must share; a stream's data grow."""
-        names = ("kind", "model", "processes") if record["settings"].get("stream") else ("kind", "model", "processes", "datasets")
+        names = ("kind", "model", "processes", "other_data", *(() if record["settings"].get("stream") else ("datasets",)))
         settings = {key: value for key, value in record["settings"].items() if key not in self.settings.OPERATIONAL}
-        return {**{name: record[name] for name in names}, "settings": settings}
+        return {**{name: record.get(name) for name in names}, "settings": settings}
+
+
+def make_folder(out: Path) -> None:
+    """Raises ConfigError if nothing can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as reason:
+        raise ConfigError(f"out: cannot write to {out}: {reason.strerror}") from reason
 
 
 def revision(folder: Path, kind: str) -> dict[str, Json]:
@@ -150,19 +187,33 @@ def revision(folder: Path, kind: str) -> dict[str, Json]:
     }  # fmt: skip
 
 
+def other_data(settings: TrainSettings) -> dict[str, Json]:
+    """Each local source of mix, EWC and KL, and the fingerprint of its files; one of the Hub is known by its name, as models are."""
+    mixed = [mix.source for mix in mixing.parse_mixes(getattr(settings, "mix", ()))]
+    samples = [one.sample for one in (settings.ewc, settings.kl) if one and one.sample]
+    files = {source: mixing.files(source) for source in (*mixed, *samples)}
+    return {source: fingerprint([_digest(file) for file in found]) for source, found in files.items() if found}
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def held_out(dataset: Any, share: float, seed: int) -> tuple[Any, Any | None]:
-    """Rows for training and for evaluation, all rows of a trace on one side: which, the hash of its id and the seed decide."""
-    of = [str(trace) for trace in dataset["trace" if "trace" in dataset.column_names else "prompt_ids"]]
-    traces = sorted(set(of), key=lambda trace: fingerprint([seed, trace]))
-    chosen = set(traces[: max(1, round(share * len(traces)))]) if share and len(traces) > 1 else set()
-    apart = [trace in chosen for trace in of]
-    train = dataset.select([at for at, out in enumerate(apart) if not out])
-    return train, dataset.select([at for at, out in enumerate(apart) if out]) if chosen else None
+    """Rows for training and for evaluation, all rows of a trace on one side: which, the hash of its id and the seed decide.
+
+    Each trace is judged by its own hash, so that SFT and DPO hold out the same traces of a run. At least one is held out and one is
+    trained on, if there are two: the one whose hash is lowest, and that whose is highest.
+    """
+    of = list(dataset["trace"])
+    place = {trace: int(fingerprint([seed, trace]), 16) / 16**32 for trace in set(of)}
+    if not share or len(place) < 2:
+        return dataset, None
+    lowest, highest = min(place, key=place.__getitem__), max(place, key=place.__getitem__)
+    chosen = ({trace for trace in place if place[trace] < share} - {highest}) | {lowest}
+    train, apart = ([at for at, trace in enumerate(of) if (trace in chosen) == side] for side in (False, True))
+    return dataset.select(train), dataset.select(apart)
 
 
 def schedule(settings: TrainSettings, rows: int | None) -> dict[str, Any]:
@@ -173,17 +224,16 @@ def schedule(settings: TrainSettings, rows: int | None) -> dict[str, Any]:
         batches = math.ceil(rows / (settings.batch_size * processes()))
         steps = math.ceil(math.ceil(batches / settings.gradient_accumulation) * settings.epochs)
     every = settings.save_steps or max(FEWEST, steps // CHECKPOINTS)
-    return {"max_steps": max(1, steps), "logging_steps": max(1, steps // LINES), "save_steps": every, "eval_steps": every}
+    return {
+        "max_steps": max(1, steps), "logging_steps": max(1, steps // LINES), "save_steps": every, "eval_steps": every,
+        "warmup_steps": int(WARMUP * steps),
+    }  # fmt: skip
 
 
 def arguments(settings: TrainSettings, rows: int | None, *, evaluated: bool) -> dict[str, Any]:
     """What TRL's configs for SFT and DPO have in common."""
     import torch
-    from transformers.integrations.integration_utils import get_available_reporting_integrations
 
-    known = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
-    if settings.report_to not in ("none", *known):
-        raise ConfigError(f"report_to: {settings.report_to!r} is not installed; there is {', '.join(['none', *known])}")
     on_gpu = torch.cuda.is_available()
     return {
         **schedule(settings, rows),
@@ -193,7 +243,6 @@ def arguments(settings: TrainSettings, rows: int | None, *, evaluated: bool) -> 
         "gradient_accumulation_steps": settings.gradient_accumulation,
         "learning_rate": settings.rate,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": WARMUP,
         "max_length": None,  # nothing is cut: the encoder has split or left out what is too long, and says so
         "seed": settings.seed,
         "report_to": settings.report_to,
@@ -236,7 +285,7 @@ def train(run: Run, trainer: Any) -> None:
     trainer.add_callback(Progress())
     everything, trained = models.parameters(trainer.model)
     say(f"Training {trained:,} of {everything:,} parameters ({run.settings.method}) for {trainer.args.max_steps:,} steps.")
-    checkpoint = run.checkpoint
+    checkpoint = run.checkpoint()
     if checkpoint is not None:
         say(f"Going on from {checkpoint.name}.")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

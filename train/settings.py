@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tracemill.config import read_config, validation_problems
 from tracemill.errors import ConfigError
@@ -80,11 +80,21 @@ class TrainSettings(BaseModel):
             raise ValueError(f"qlora needs {' and '.join(lacking)}, which this machine lacks; use lora")
         return value
 
-    @model_validator(mode="after")
-    def _suited(self) -> TrainSettings:
-        if self.merge and self.method == "full":
-            raise ValueError("merge: a full fine-tune writes a whole model anyway; leave it out")
-        return self
+    @field_validator("report_to")
+    @classmethod
+    def _installed(cls, value: str) -> str:
+        if value != "none" and value not in (known := _integrations()):
+            raise ValueError(f"is not installed; take {' or '.join(['none', *known])}")
+        return value
+
+    # What does not go together is told of one setting, so that it is told beside all other problems.
+
+    @field_validator("merge")
+    @classmethod
+    def _suited(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("method") == "full":
+            raise ValueError("a full fine-tune writes a whole model anyway; leave it out")
+        return value
 
     @property
     def rate(self) -> float:
@@ -120,13 +130,19 @@ class SftSettings(TrainSettings):
             raise ValueError("; ".join(reason.problems)) from None
         return value
 
-    @model_validator(mode="after")
-    def _streamed(self) -> SftSettings:
-        if self.stream and self.max_steps is None:
-            raise ValueError("max_steps: a stream has no end of its own; say after how many steps to stop")
-        if self.stream and self.workers > 1:
-            raise ValueError("workers: a stream is read by one process; leave workers at 1")
-        return self
+    @field_validator("stream")
+    @classmethod
+    def _streamed(cls, value: bool, info: ValidationInfo) -> bool:
+        problems = []
+        if value and info.data.get("max_steps", 1) is None:
+            problems.append("a stream has no end of its own, say with max_steps after how many steps to stop")
+        if value and len(info.data.get("data", ())) > 1:
+            problems.append(f"a stream is read from one folder, got {len(info.data['data'])}")
+        if value and info.data.get("workers", 1) > 1:
+            problems.append("a stream is read by one process, leave workers at 1")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return value
 
 
 class DpoSettings(TrainSettings):
@@ -137,15 +153,34 @@ class DpoSettings(TrainSettings):
     beta: float = Field(default=0.1, gt=0, description="How strongly the model is held to where it started.")
     sft: float = Field(default=0.0, ge=0, description="Weight of the SFT loss on the chosen message, added to the preference loss.")
 
+    @field_validator("reasoning")
+    @classmethod
+    def _counted(cls, value: str) -> str:
+        if value == "keep":
+            raise ValueError("every token after the prompt counts in DPO, thoughts too; take train or drop")
+        return value
+
 
 def load_settings(cls: type[S], path: Path | None, flags: Mapping[str, Any]) -> S:
     """Read a YAML file, put the flags that were given (not None) on top, and check it all. Raises ConfigError."""
-    given = {**(read_config(path) if path else {}), **{key: value for key, value in flags.items() if value is not None}}
+    given = dict(read_config(path)) if path else {}
+    for key, value in flags.items():
+        if isinstance(value, Mapping) and isinstance(given.get(key), Mapping):
+            given[key] = {**given[key], **value}  # a flag sets one value of such a map, and leaves the file's others
+        elif value is not None:
+            given[key] = value
     try:
         return cls.model_validate(given)
     except ValidationError as errors:
         problems = validation_problems(errors, cls)
         raise ConfigError(f"the settings{f' {path}' if path else ''} have {len(problems)} problem(s)", problems) from None
+
+
+def _integrations() -> list[str]:
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    known: list[str] = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+    return known
 
 
 def _lacking_for_qlora() -> list[str]:

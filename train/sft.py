@@ -28,12 +28,17 @@ def sft(settings: SftSettings) -> Path:
 
     here = run.Run("sft", settings)
     if here.complete:
-        run.say(f"{settings.out} holds this training, done.")
+        here.left_alone()
         return settings.out
     set_seed(settings.seed)
+    tokenizer = model.load_tokenizer(settings)
+
+    # Model: the base with a fresh adapter, an adapter that is trained on, or the whole model.
+    base, lora = model.load_model(settings)
+    if settings.packing:
+        packing.attend_within(base)
 
     # Data: token ids, and labels that are -100 where nothing is to be learnt.
-    tokenizer = model.load_tokenizer(settings)
     encoder, replay = (
         data.Encoder(
             tokenizer,
@@ -45,15 +50,13 @@ def sft(settings: SftSettings) -> Path:
         for _ in range(2)  # each with a count of its own
     )
     mixture = mixing.Mixture(mixing.parse_mixes(settings.mix), replay, seed=settings.seed)
-    train, held_out = datasets(settings, encoder, mixture)
-    here.begin(encoder.report, mixture.lines())
-
-    # Model: the base with a fresh adapter, an adapter that is trained on, or the whole model.
-    base, lora = model.load_model(settings)
-    if settings.packing:
-        packing.attend_within(base)
-
     penalties = forgetting.penalties(settings.ewc, settings.kl, replay, settings.out, seed=settings.seed)
+    train, held_out = datasets(settings, encoder, mixture)
+    if settings.stream:
+        here.begin(data.Report())
+    else:
+        here.begin(encoder.report, [*mixture.lines(), *replay.report.losses()])
+
     trainer = penalty.with_penalties(Trainer, penalties)(
         model=base,
         args=SFTConfig(
@@ -69,6 +72,8 @@ def sft(settings: SftSettings) -> Path:
     )
     run.train(here, trainer)
 
+    if settings.stream:
+        here.tell(encoder.report, [*mixture.lines(), *replay.report.losses()])
     here.finish(trainer, tokenizer)
     return settings.out
 
@@ -84,7 +89,10 @@ def datasets(settings: SftSettings, encoder: data.Encoder, mixture: mixing.Mixtu
     """Rows for training, mixed and packed if so wished, and for evaluation. Raises DatasetError if no row is left."""
     if settings.stream:
         (folder,) = settings.data
-        stream = mixture.stream(data.stream(folder, encoder, follow=True)) if settings.mix else data.stream(folder, encoder, follow=True)
+        stream = data.stream(folder, encoder, follow=True, kinds=settings.kinds)
+        if next(iter(stream), None) is None:
+            raise DatasetError("nothing is left to train on", encoder.report.lines())
+        stream = mixture.stream(stream) if settings.mix else stream
         return (packing.pack(stream, settings.max_length) if settings.packing else stream), None
     rows = concatenate_datasets([data.sft_dataset(folder, encoder, kinds=settings.kinds) for folder in settings.data])
     if not len(rows):

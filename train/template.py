@@ -58,12 +58,16 @@ class ChatTemplate:
         """It shows one call in a message, so that several are to be told one after the other."""
         for number in (3, 5):
             self.turn(self._sample(number), [STUB])
+        self.bare_calls = not self._takes_words_beside_calls()
+        """It cannot show words beside a call: Gemma 4 writes them after the result, where it ends the turn."""
         self.thought_key = next(filter(self._shows_thought, THOUGHT_KEYS), None)
         """Where it reads thoughts; None: it has no place for them."""
 
     def wire(self, messages: Sequence[Message], *, thoughts: bool) -> list[Wire]:
         """Messages as the template takes them."""
         wires = [wire_message(one, text_arguments=False, reasoning_key=self.thought_key if thoughts else None) for one in messages]
+        if self.bare_calls:
+            wires = [{**one, "content": ""} if "tool_calls" in one else one for one in wires]
         return _with_short_ids(wires) if self.short_ids else wires
 
     def turn(self, messages: Sequence[Wire], tools: Sequence[Json]) -> Turn:
@@ -202,6 +206,13 @@ class ChatTemplate:
             return "zqsecond" in self._render(_with_short_ids(messages) if self.short_ids else messages, [STUB], False)
         except ConfigError:
             return False
+
+    def _takes_words_beside_calls(self) -> bool:
+        try:
+            self.turn([{**one, "content": "zqwords"} if "tool_calls" in one else one for one in self._sample(5)], [STUB])
+        except ConfigError:
+            return False
+        return True
 
     def _shows_thought(self, key: str) -> bool:
         """A template whose prompt closes the thought before the model writes anything has no place for one either."""

@@ -33,10 +33,12 @@ def run(recipe: Callable[[S], Path], settings: S) -> Path:
 
     Raises what the recipe raises, and ClusterError if a worker dies: the same command goes on from the last checkpoint.
     """
+    from tracemill.train.run import make_folder
+
+    make_folder(settings.out)
     ours = not ray.is_initialized()
     cluster.start(cpus=max(settings.workers, os.cpu_count() or 1))
     gpus = cast("Any", ray).cluster_resources().get("GPU", 0) >= settings.workers
-    settings.out.mkdir(parents=True, exist_ok=True)
     told = settings.out.resolve() / ".told"
     told.touch()
     alone = settings.model_copy(update={"workers": 1})

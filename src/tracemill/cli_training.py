@@ -15,7 +15,7 @@ train = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Tra
 Folder = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
 
 
-Data = Annotated[list[Path], typer.Argument(metavar="OUT...", help="Output folders of runs.", exists=True, file_okay=False)]
+Data = Annotated[list[Path] | None, typer.Argument(metavar="[OUT...]", help="Output folders of runs.", exists=True, file_okay=False)]
 Model = Annotated[str | None, typer.Option(help="Folder or Hub name of a model, or folder of an adapter, which is trained on.")]
 Result = Annotated[Path | None, typer.Option("--out", help="Where the result goes; a training that is there already is continued.")]
 File = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; flags win over it.", exists=True, dir_okay=False)]
@@ -44,7 +44,7 @@ Workers = Annotated[int | None, typer.Option(help="Data-parallel workers through
     "Run the same command again to continue a training that was stopped or killed."
 )
 def sft(
-    data: Data,
+    data: Data = None,
     model: Model = None,
     out: Result = None,
     file: File = None,
@@ -73,7 +73,7 @@ def sft(
 ) -> None:
     """Supervised fine-tuning: imitate what the agent did well."""
     flags = {
-        "data": data, "model": model, "out": out, "method": method, "learning_rate": learning_rate, "epochs": epochs,
+        "data": data or None, "model": model, "out": out, "method": method, "learning_rate": learning_rate, "epochs": epochs,
         "max_steps": max_steps, "batch_size": batch_size, "gradient_accumulation": gradient_accumulation, "max_length": max_length,
         "packing": packing, "reasoning": reasoning, "too_long": too_long, "kinds": kind or None, "mix": mix or None, "eval_share": eval_share,
         "stream": stream, "seed": seed, "report_to": report_to, "merge": merge, "workers": workers,
@@ -94,7 +94,7 @@ def sft(
     "`tracemill train dpo runs/pairs --model runs/sft --out runs/dpo --beta 0.05 --sft 0.2`"
 )
 def dpo(
-    data: Data,
+    data: Data = None,
     model: Model = None,
     out: Result = None,
     file: File = None,
@@ -107,7 +107,7 @@ def dpo(
     batch_size: BatchSize = None,
     gradient_accumulation: Accumulation = None,
     max_length: MaxLength = None,
-    reasoning: Reasoning = None,
+    reasoning: Annotated[str | None, typer.Option(help="Thinking: train or drop. [default: train]")] = None,
     ewc: Ewc = None,
     kl: Kl = None,
     eval_share: EvalShare = None,
@@ -118,7 +118,7 @@ def dpo(
 ) -> None:
     """Direct preference optimization: prefer what was better to what was worse, after the same messages."""
     flags = {
-        "data": data, "model": model, "out": out, "method": method, "learning_rate": learning_rate, "beta": beta, "sft": sft,
+        "data": data or None, "model": model, "out": out, "method": method, "learning_rate": learning_rate, "beta": beta, "sft": sft,
         "epochs": epochs, "max_steps": max_steps, "batch_size": batch_size, "gradient_accumulation": gradient_accumulation,
         "max_length": max_length, "reasoning": reasoning, "eval_share": eval_share, "seed": seed, "report_to": report_to,
         "merge": merge, "workers": workers,
@@ -170,7 +170,9 @@ def evaluate(
     mode: Annotated[list[str] | None, typer.Option(help="Compare execution modes: fast, balanced, thorough. Repeatable.")] = None,
     environment: Annotated[list[str] | None, typer.Option(help="Only these environments. Repeatable.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Only these kinds. Repeatable.")] = None,
-    user: Annotated[str | None, typer.Option(help="Who plays the user: 'scripted', a model or a URL. [default: scripted]")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Who plays the user: 'scripted', 'policy' (the same model), a model or a URL. [default: scripted]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same scenarios. [default: 0]")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings; flags win over it.", exists=True)] = None,
     actors: Annotated[int | None, typer.Option(help="Ray actors. [default: one for each CPU or engine]")] = None,
@@ -200,9 +202,9 @@ def compare(
 ) -> None:
     """Compare two evaluations scenario by scenario: B against A, with intervals and McNemar's test."""
     with refusals():
-        from tracemill.evaluate import compare as show
+        from tracemill import comparing
 
-        show(a, b, as_json=as_json)
+        comparing.compare(a, b, as_json=as_json)
 
 
 COMMANDS: dict[Callable[..., None], str] = {
