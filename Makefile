@@ -66,7 +66,7 @@ lint: dev
 	$(BIN)/python -m tracemill.schemas.write --check
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --durations=15
 
 test-slow: dev
 	$(BIN)/python -m pytest -m slow

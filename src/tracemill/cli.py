@@ -1,4 +1,5 @@
-"""The command line: `tracemill generate | import | verify | stats | show | environments | schema | tools`, and what `cli_training.py` adds.
+"""The command line: `tracemill generate | import | verify | stats | show | environments | schema | tools`, and what
+`cli_training.py` and `cli_sharing.py` add.
 
 Heavy packages (ray, datasets, pyarrow) are imported by the commands that need them, so that `tracemill --help` is
 there at once.
@@ -9,11 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tracemill import cli_training
+from tracemill import cli_sharing, cli_training
 from tracemill.refusals import fail, refusals
 
 app = typer.Typer(
@@ -31,8 +32,6 @@ imports = typer.Typer(
 )
 app.add_typer(imports, name="import")
 app.add_typer(cli_training.train, name="train")
-for command, epilog in cli_training.COMMANDS.items():
-    app.command(epilog=epilog)(command)
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a run.", exists=True, file_okay=False)]
 
 
@@ -206,9 +205,16 @@ def tools(
         show_tools(file, only_refused=refused)
 
 
-@imports.callback()
-def _imports() -> None:
-    """Keeps `openai` a sub-command while it is the only one."""
+Dataset = Annotated[Path, typer.Option("--out", help="Where the dataset goes: a folder that is empty or not there.")]
+Offered = Annotated[
+    Path | None,
+    typer.Option("--tools", help="Tools of the rows that name none: OpenAI functions, or an MCP listing.", exists=True, dir_okay=False),
+]
+MinReward = Annotated[float, typer.Option(help="Rows with a lower reward are refused; 0 keeps failures.")]
+
+
+def _file(holds: str) -> Any:
+    return typer.Argument(metavar="FILE", help=f"JSON lines, a JSON list, or Parquet, with {holds}.", exists=True, dir_okay=False)
 
 
 @imports.command(
@@ -216,18 +222,10 @@ def _imports() -> None:
     "`tracemill import openai chats.parquet --out runs/all --min-reward 0`"
 )
 def openai(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="JSON lines, a JSON list, or Parquet, with `messages` (or `traj`), `tools`, `reward`.", exists=True, dir_okay=False
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Where the dataset goes: a folder that is empty or not there.")],
-    tools: Annotated[
-        Path | None,
-        typer.Option(help="Tools of the rows that name none: OpenAI functions, or an MCP listing.", exists=True, dir_okay=False),
-    ] = None,
-    min_reward: Annotated[float, typer.Option(help="Rows with a lower reward are refused; 0 keeps failures.")] = 1.0,
+    file: Annotated[Path, _file("`messages` (or `traj`), `tools`, `reward`")],
+    out: Dataset,
+    tools: Offered = None,
+    min_reward: MinReward = 1.0,
 ) -> None:
     """Import conversations in the OpenAI chat format. Ends with 1 if none is accepted."""
     with refusals():
@@ -235,6 +233,40 @@ def openai(
 
         code = import_openai(file, out, tools=tools, min_reward=min_reward)
     raise typer.Exit(code)
+
+
+@imports.command(epilog="**Example**\n\n`tracemill import sharegpt hermes.jsonl --out runs/hermes`")
+def sharegpt(
+    file: Annotated[Path, _file("`conversations` (turns of `from` and `value`), `system`, `tools`")],
+    out: Dataset,
+    tools: Offered = None,
+    min_reward: MinReward = 1.0,
+) -> None:
+    """Import ShareGPT conversations, as LLaMA-Factory or Hermes write calls. Ends with 1 if none is accepted."""
+    with refusals():
+        from tracemill.importing.sharegpt import import_sharegpt
+
+        code = import_sharegpt(file, out, tools=tools, min_reward=min_reward)
+    raise typer.Exit(code)
+
+
+@imports.command(epilog="**Example**\n\n`tracemill import tau gpt-4o-airline.json --tools airline-tools.json --out runs/airline`")
+def tau(
+    file: Annotated[Path, _file("`task_id`, `trial`, `traj`, `reward`, `info`")],
+    out: Dataset,
+    tools: Offered = None,
+    min_reward: MinReward = 1.0,
+) -> None:
+    """Import trajectories of tau-bench, each named by its task and trial. Ends with 1 if none is accepted."""
+    with refusals():
+        from tracemill.importing.tau import import_tau
+
+        code = import_tau(file, out, tools=tools, min_reward=min_reward)
+    raise typer.Exit(code)
+
+
+for command, epilog in (cli_training.COMMANDS | cli_sharing.COMMANDS).items():  # after the commands above, as in --help
+    app.command(epilog=epilog)(command)
 
 
 def main() -> None:

@@ -9,15 +9,16 @@ import difflib
 import importlib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tracemill import __version__
 from tracemill.errors import ConfigError, EnvironmentMissing
+from tracemill.licence import licence_of
 from tracemill.trace import KINDS, Json, Kind, fingerprint
 
 DEFAULT_ENVIRONMENTS = ("store", "calendar", "travel", "bank", "helpdesk", "workspace")
@@ -164,7 +165,9 @@ class Config(BaseModel):
     budget: BudgetConfig = Field(
         default=BudgetConfig(), description="`turns`, `calls` and `repairs` after which a conversation is cut off."
     )
-    license: str = Field(default="apache-2.0", description="Licence of the dataset, as the Hub writes it.")
+    license: str = Field(
+        default="", validate_default=True, description="Licence of the dataset, as the Hub writes it; follows from the models if not given."
+    )
     name: str = Field(default="agent-traces", description="Title of the dataset card.")
     actors: int = Field(default=0, ge=0, le=4096, description="Ray actors; 0 means one for each CPU.")
     concurrency: int = Field(default=32, ge=1, le=65536, description="Rollouts in flight in each actor.")
@@ -188,6 +191,12 @@ class Config(BaseModel):
         if any(number < 0 for number in numbers) or not sum(numbers):
             raise ValueError("expected at least 1")
         return value
+
+    @field_validator("license")
+    @classmethod
+    def _licensed(cls, value: str, info: ValidationInfo) -> str:
+        roles = [info.data.get(role) for role in WORDS]  # None where it is wrong, which is said of it
+        return value or licence_of([one.model_dump() if isinstance(one, ModelConfig) else one for one in roles]).id
 
     @field_validator("teacher", "user", "critic", mode="before")
     @classmethod
@@ -301,8 +310,7 @@ def validation_problems(errors: ValidationError, model: type[BaseModel]) -> list
         path = ".".join(str(part) for part in place if part != "[key]")
         if error["type"] == "extra_forbidden":
             known = _names_at(owner, place[1:-1]) if owner else _names_at(model, place[:-1])
-            near = difflib.get_close_matches(str(place[-1]), known, n=1)
-            found[path] = f"{path}: unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+            found[path] = unknown_key(path, str(place[-1]), known)
         elif error["type"] == "literal_error":
             expected = [word.strip("' ") for word in str(error.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")]
             near = difflib.get_close_matches(str(error["input"]), expected, n=1)
@@ -318,12 +326,18 @@ def validation_problems(errors: ValidationError, model: type[BaseModel]) -> list
     return list(found.values())
 
 
+def unknown_key(path: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{path}: unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+
+
 def _names_at(model: type[BaseModel], place: list[int | str]) -> list[str]:
     for part in place:
         hint = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        if not (isinstance(hint, type) and issubclass(hint, BaseModel)):
+        inner = next((one for one in (hint, *get_args(hint)) if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if inner is None:
             return []
-        model = hint
+        model = inner
     return list(model.model_fields)
 
 

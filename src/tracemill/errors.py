@@ -9,6 +9,7 @@
         TeacherDied                        and will give no other: its engine is gone
         ContextTooLong                     the conversation does not fit into its context
       ClusterError         (RuntimeError)  Ray that does not start or cannot be reached
+      HubError             (RuntimeError)  the Hugging Face Hub does not answer, or refuses
       DatasetError         (ValueError)    an output folder that cannot be read, resumed or trusted
 
 A tool that fails does not raise: its failure is a result, and data. See `environments.base.ToolError`.
@@ -60,6 +61,10 @@ class ContextTooLong(TeacherError):
 
 
 class ClusterError(TracemillError, RuntimeError):
+    pass
+
+
+class HubError(TracemillError, RuntimeError):
     pass
 
 

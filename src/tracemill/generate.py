@@ -155,12 +155,13 @@ def _summary(console: Console, config: Config, out: Path, writer: Writer, ending
     if ending == "complete":
         console.print("\n[dim]What to do next[/]", highlight=False)
         called = sys.argv[0]
-        name = escape(called) if Path(called).name == "tracemill" and not shutil.which("tracemill") else "tracemill"
+        here = Path(called).name == "tracemill" and not shutil.which("tracemill")  # of an environment that is not activated
+        name, python = (escape(called), escape(str(Path(called).with_name("python")))) if here else ("tracemill", "python")
         for command, why in (
             (f"{name} verify {where}", "check every record again from the files"),
             (f"{name} stats {where}", "see how diverse it is"),
-            (f"{name} show {where} --limit 3", "read some"),
-            (f"""python -c "from datasets import load_dataset; print(load_dataset('{where}'))\"""", "use it"),
+            (f"{name} view {where}", "read some, in the browser; or here: show"),
+            (f"""{python} -c "from datasets import load_dataset; print(load_dataset('{where}'))\"""", "use it"),
         ):
             console.print(f"  {command}  [dim]# {why}[/]", highlight=False, soft_wrap=True)
 

@@ -329,7 +329,7 @@ def _trace_remarks(trace: Trace) -> dict[int, list[Text]]:
             remarks.setdefault(at, []).append(Text("recovery", "bold green"))
         if message.role == "user" and any(message.content == one.says for one in trace.scenario.interjections):
             remarks.setdefault(at, []).append(Text("speaks up", "yellow"))
-    for at, kind in _struck(trace):
+    for at, kind in struck(trace):
         remarks.setdefault(at, []).append(Text(f"fault: {kind}", "bold yellow"))
     for verdict in trace.verdicts:
         if not verdict.passed and verdict.at is not None:
@@ -350,7 +350,7 @@ def _rejection_remarks(rejection: Rejection | Refusal) -> dict[int, list[Text]]:
     return remarks
 
 
-def _struck(trace: Trace) -> Iterator[tuple[int, str]]:
+def struck(trace: Trace) -> Iterator[tuple[int, str]]:
     """Results that a fault has spoiled, found by letting the scenario's faults strike the recorded calls again. Some
     leave no mark in the result itself: the record of another person, half of a list."""
     plan, clock = FaultPlan(trace.scenario.faults), 0

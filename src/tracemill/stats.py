@@ -6,6 +6,7 @@ its MinHash signature (512 bytes) and some numbers, so that a hundred thousand t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console, RenderableType
@@ -28,12 +29,9 @@ from tracemill.columns import Row
 from tracemill.constitution.agreement import Agreement
 from tracemill.constitution.constitution import load_constitution
 from tracemill.errors import DatasetError
+from tracemill.hygiene.minhash import BAND_ROWS, BANDS, SIMILAR, blank, repeats, signature
 from tracemill.importing.check import failed
 from tracemill.trace import KINDS, Json, Outcome, Verdict, is_error
-
-if TYPE_CHECKING:
-    import numpy as np
-    from datasketch import MinHash
 
 CONVERSATION_COLUMNS = ("id", "messages", "tools")
 TRACE_COLUMNS = ("id", "kind", "environment", "template", "difficulty", "messages", "effects", "scenario")
@@ -41,14 +39,8 @@ REJECTION_COLUMNS = ("stage", "reason", "blame", "final")
 SORTS = (("fault of a tool", "fault"), ("wrong step of the agent", "mistake"))
 BATCH = 256  # rows read at a time: some ten megabytes
 TOP = 10
-SIMILAR = 0.8
-# 16 bands of 8 rows find a pair of that similarity with a chance of 95 %, one of 0.85 with 99 %. datasketch's own index
-# would choose 9 bands of 13 rows (40 % and 69 %), and takes ten times the memory of the signatures.
-BANDS, BAND_ROWS = 16, 8
-SEED = 1
 PLAIN_WIDTH, WIDEST = 100, 120
 _CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
-_WORD = re.compile(r"\w+")
 _DIGITS = re.compile(r"\d+")
 _PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\([^)]*\)|[^\s,;:]*[\d_/\[][^\s,;:]*""")
 _LISTED = re.compile(r"…(?:(?:,| or| and| ->)* ?…)+")
@@ -116,13 +108,18 @@ def read_run(out: Path) -> dict[str, Json]:
         if trace_files(out) or part_files(out / "rejects"):
             return {}
         raise DatasetError(f"{out} holds no run: there is neither run.json nor data in it", [f"make one: tracemill generate --out {out}"])
+    return read_record(path)
+
+
+def read_record(path: Path) -> dict[str, Json]:
+    """The object in a file of JSON. Raises DatasetError."""
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as reason:
         raise DatasetError(f"{path} cannot be read: {reason}") from reason
-    if not isinstance(run, dict):
-        raise DatasetError(f"{path} is not the record of a run: expected an object, got {type(run).__name__}")
-    return run
+    if not isinstance(record, dict):
+        raise DatasetError(f"{path} is not the record of a {path.stem}: expected an object, got {type(record).__name__}")
+    return record
 
 
 def trace_files(out: Path) -> list[Path]:
@@ -138,6 +135,15 @@ def is_import(run: Mapping[str, Json]) -> bool:
 def part_files(folder: Path) -> list[Path]:
     """Whole shards in the order in which they were written; what is still being written has another name."""
     return sorted(folder.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
+
+
+def file_sha256(path: Path) -> str:
+    """Raises DatasetError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as reason:
+        raise DatasetError(f"{path} cannot be read: {reason.strerror or reason}") from reason
 
 
 def row_count(path: Path) -> int:
@@ -213,7 +219,7 @@ class _Traces:
 
         self.expected = expected
         self._signatures = np.zeros((expected, BANDS * BAND_ROWS), dtype=np.uint32)
-        self._blank = _minhash()
+        self._blank = blank()
         self._templates: list[str] = []  # of each trace
         self._kinds: Counter[str] = Counter()
         self._cells: Counter[tuple[str, str]] = Counter()
@@ -260,6 +266,9 @@ class _Traces:
 
     def _compare(self, messages: Sequence[Mapping[str, Any]], template: str) -> None:
         opening = next(message["content"] for message in messages if message["role"] == "user")
+        # The two that somebody worded for this trace alone. The rest would blur the comparison: the system prompt is the same
+        # throughout an environment; results and arguments are mostly ids, dates and amounts, random in every world; thinking
+        # is short and formulaic, and there is more of it the longer a trace is.
         text = f"{opening}\n{messages[-1]['content']}"
         self._openings.add(hash(opening))
         self._masked.add(hash(_DIGITS.sub("0", opening)))
@@ -418,60 +427,6 @@ def _ranked(counts: Counter[Any]) -> list[tuple[Any, int]]:
 
 def _share(part: int, whole: int) -> float:
     return round(part / whole, 6) if whole else 0.0
-
-
-# --- near-duplicates ----------------------------------------------------------------------------------------
-
-
-def signature(text: str, blank: MinHash | None = None) -> np.ndarray[Any, Any]:
-    """The MinHash signature of a text's word 3-grams, case ignored and every run of digits taken as one '0'.
-
-    The text of a trace is its first user message and its final answer: the two that somebody worded for this trace
-    alone. The rest would blur the comparison. The system prompt is the same throughout an environment and would make
-    all its traces alike; results and arguments are mostly ids, dates and amounts, random in every world, and would make
-    none alike; thinking is short and formulaic, and there is more of it the longer a trace is. Digits are masked for
-    the same reason: two conversations that differ by an order number are the same conversation.
-
-    MinHash: A. Z. Broder, "On the resemblance and containment of documents", Compression and Complexity of
-    Sequences, 1997. The share of places at which two signatures agree estimates the Jaccard similarity of the two
-    sets of 3-grams; with 128 places the standard error at 0.8 is 0.035.
-    """
-    words = _WORD.findall(_DIGITS.sub("0", text.casefold()))
-    grams = {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
-    hashed = _minhash(blank)
-    hashed.update_batch([gram.encode("utf-8", "replace") for gram in grams])
-    return hashed.hashvalues  # type: ignore[no-any-return]
-
-
-def repeats(signatures: np.ndarray[Any, Any]) -> list[bool]:
-    """For each signature, whether an earlier one agrees with it in SIMILAR of its places or more.
-
-    Candidates are pairs that agree in a whole band (locality-sensitive hashing: P. Indyk and R. Motwani, "Approximate
-    nearest neighbors", STOC 1998). A crowd of texts that are all alike is compared with its first 64 only.
-    """
-    import numpy as np
-
-    found = [False] * len(signatures)
-    for start in range(0, BANDS * BAND_ROWS, BAND_ROWS):
-        band = signatures[:, start : start + BAND_ROWS]
-        order = np.lexsort(band.T)  # stable, so earlier traces come first among equals
-        alike = (band[order[1:]] == band[order[:-1]]).all(axis=1)
-        for bucket in np.split(order, np.flatnonzero(~alike) + 1):
-            for place in range(1, len(bucket)):
-                one = bucket[place]
-                if not found[one]:
-                    earlier = signatures[bucket[: min(place, 64)]]
-                    found[one] = bool(((earlier == signatures[one]).mean(axis=1) >= SIMILAR).any())
-    return found
-
-
-def _minhash(blank: MinHash | None = None) -> MinHash:
-    """An empty MinHash; the permutations of another one spare drawing them anew."""
-    from datasketch import MinHash
-
-    if blank is None:
-        return MinHash(BANDS * BAND_ROWS, seed=SEED, scheme="affine32")
-    return MinHash(BANDS * BAND_ROWS, seed=SEED, scheme="affine32", permutations=blank.permutations)
 
 
 # --- rejections ---------------------------------------------------------------------------------------------

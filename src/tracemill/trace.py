@@ -479,11 +479,11 @@ class Preference(Record):
     tools: tuple[OfferedTool, ...]
     source: str = Field(
         description="Where the pair came from: 'revision:PRINCIPLE' (draft and revision), or what sets two rollouts of one "
-        "scenario apart: 'recovery', 'ask', 'call', 'refuse', or else 'siblings'."
+        "scenario apart: 'recovery', 'ask', 'call', 'refuse', or else 'siblings'. 'human': people decided."
     )
     margin: float = Field(
         description="By how much the chosen one is better: 1 for a revision, else the difference of the shares of rollouts "
-        "that succeeded after each."
+        "that succeeded after each, or of people's votes for each."
     )
 
 

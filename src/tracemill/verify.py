@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +33,13 @@ from tracemill.errors import DatasetError, ScenarioError
 from tracemill.generators.environments.catalogue import environment
 from tracemill.generators.rollout import NOTICE, system_prompt
 from tracemill.generators.scenario import kind_of, scenario
+from tracemill.hygiene.removed import removed_records
 from tracemill.inspection import Finding, inspect
 from tracemill.job import build_job
 from tracemill.pipeline import Job
 from tracemill.schemas.check import Checker, Problem, record_schema
 from tracemill.siblings import SOURCES, same_way
-from tracemill.stats import is_import
+from tracemill.stats import is_import, read_record
 from tracemill.trace import (
     KINDS,
     AssistantMessage,
@@ -114,6 +115,10 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
         from tracemill.importing.verify import verify_import  # which builds on this module
 
         return verify_import(out, run, report=report)
+    if "annotations" in run:
+        from tracemill.annotating.verify import verify_export  # which builds on this module
+
+        return verify_export(out, run, report=report)
     config = run_config(run)
     job = build_job(config)
     if job.digest != run.get("digest"):
@@ -131,7 +136,7 @@ def verify(out: Path, *, workers: int = 0, report: Path | None = None) -> int:
             faults += checked.faults
             lines += checked.lines
             progress.advance(bar)
-    faults += _whole(config, job, run, lines)
+    faults += _whole(config, job, run, lines, dict(_removed(out)) if "cleaned" in run else {})
     faults.sort(key=lambda fault: (fault.file, fault.row, fault.check))
     if report is not None:
         report.write_text("".join(json.dumps(fault.__dict__, ensure_ascii=False) + "\n" for fault in faults), encoding="utf-8")
@@ -153,15 +158,10 @@ def _run(out: Path, config: Config, tasks: list[Task], workers: int) -> Iterator
 
 def read_run(out: Path) -> dict[str, Any]:
     """run.json. Raises DatasetError."""
-    try:
-        run: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(f"{out} holds no run: there is no run.json in it") from None
-    except (OSError, ValueError) as reason:
-        raise DatasetError(f"{out / 'run.json'} cannot be read: {reason}") from reason
-    if not isinstance(run, dict):
-        raise DatasetError(f"{out / 'run.json'} is not the record of a run: expected an object, got {type(run).__name__}")
-    return run
+    path = out / "run.json"
+    if not path.is_file():
+        raise DatasetError(f"{out} holds no run: there is no run.json in it")
+    return read_record(path)
 
 
 def run_config(run: dict[str, Any]) -> Config:
@@ -504,8 +504,13 @@ def _different(recorded: Record, drawn: Record) -> list[str]:
 # --- the whole ----------------------------------------------------------------------------------------------
 
 
-def _whole(config: Config, job: Job, run: dict[str, Any], lines: list[Line]) -> Iterator[Fault]:
-    """What only all records together show: what comes twice, and what is missing."""
+def _removed(out: Path) -> Iterator[tuple[int, str]]:
+    """Index and kind of the traces that a cleaning took out."""
+    yield from ((index, kind) for kind, _, index in removed_records(out) if kind in KINDS)
+
+
+def _whole(config: Config, job: Job, run: dict[str, Any], lines: list[Line], removed: Mapping[int, str]) -> Iterator[Fault]:
+    """What only all records together show: what comes twice, and what is missing. `removed` is accounted for."""
     for (place, id), number in Counter((line.file.split("/")[0], line.id) for line in lines).items():
         if number > 1:
             yield Fault(place, -1, id, "id", f"it is there {number} times")
@@ -522,18 +527,22 @@ def _whole(config: Config, job: Job, run: dict[str, Any], lines: list[Line]) -> 
         first = attempts.count(0)
         if attempts[first:] != list(range(1, line.drafts)) or first > beside or (line.drafts and not first):
             yield Fault(line.file, -1, line.id, "ledger", f"revisions is {line.drafts}, but the ledger holds its drafts {attempts}")
+    for line in (line for index, line in traces.items() if index in removed):
+        yield Fault(line.file, -1, line.id, "count", "it is there, and among the removed")
     if not run.get("complete"):
         return
     counts = Counter(line.kind for line in traces.values())
+    gone = Counter(removed.values())
     quotas: dict[Kind, int] = config.quotas()
     for kind in KINDS:
-        if counts[kind] != quotas.get(kind, 0):
-            yield Fault(f"data/{kind}", -1, "", "count", f"{counts[kind]} traces, the config asks for {quotas.get(kind, 0)}")
+        if counts[kind] + gone[kind] != quotas.get(kind, 0):
+            told = f" and {gone[kind]} removed" if removed else ""
+            yield Fault(f"data/{kind}", -1, "", "count", f"{counts[kind]} traces{told}, the config asks for {quotas.get(kind, 0)}")
     pairs = sum(line.file.startswith("preferences/") for line in lines)
     counted = run.get("counts")
     if not isinstance(counted, dict) or pairs != counted.get("preferences"):
         yield Fault("preferences", -1, "", "count", f"{pairs} pairs, which is not what run.json counts: {counted}")
-    missing = _unaccounted(config, job, traces.keys(), {line.index for line in ledger if line.final})
+    missing = _unaccounted(config, job, traces.keys() | removed.keys(), {line.index for line in ledger if line.final})
     if missing:
         shown = ", ".join(map(str, missing)) + (" and more" if len(missing) == SHOWN else "")
         yield Fault("rejects", -1, "", "count", f"neither a trace nor a final rejection is there of the indices {shown}")
