@@ -190,3 +190,30 @@ def test_a_scenario_that_kills_every_actor_ends_in_the_ledger(tmp_path: Path) ->
     assert traces(found) == 60
     stages = {str(row["reason"]) for key, row in found.items() if key.startswith("rejects/")}
     assert any("the actor died" in reason for reason in stages), stages
+
+
+SINK_THAT_WANTS_NOTHING = """
+from tracemill import cluster
+from tracemill.config import Config
+from tracemill.errors import ClusterError
+from tracemill.job import Generation
+
+
+class Sink:
+    full, frontier = False, 7
+
+    def wants(self, index):
+        return False
+
+
+cluster.start()
+try:
+    cluster.run(Generation(Config(accept=1, environments={"store": 1.0})), Sink(), actors=1)
+except ClusterError as reason:
+    print(reason.message)
+"""
+
+
+def test_a_run_in_which_nothing_is_left_to_do_says_so_and_does_not_wait_for_ever() -> None:
+    done = subprocess.run([sys.executable, "-c", SINK_THAT_WANTS_NOTHING], capture_output=True, text=True, timeout=PATIENCE)
+    assert "nothing is left to do from index 7 on" in done.stdout, done.stderr

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("generators", "schemas", "constitution", "train")
-SUFFIXES = (".py", ".yaml", ".md", ".txt", ".json", ".typed", ".j2")
+SUFFIXES = (".py", ".yaml", ".md", ".txt", ".json", ".typed", ".j2", ".js", ".css", ".html", ".svg")
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("build") is None or importlib.util.find_spec("hatchling") is None,
