@@ -12,11 +12,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from processes import descendants, kill, lives, running
 
 TRACES = int(os.environ.get("TRACES", "2000"))
 KILLS = 20
@@ -28,9 +30,10 @@ def command(out: Path, *, accept: int = TRACES, actors: int = 2) -> list[str]:
     return [sys.executable, "-m", "tracemill.cli", "generate", *flags]
 
 
-def launch(out: Path, **options: int) -> subprocess.Popen[bytes]:
-    with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command(out, **options), stdout=log, stderr=log)
+@contextlib.contextmanager
+def launch(out: Path, **options: int) -> Iterator[subprocess.Popen[bytes]]:
+    with out.with_suffix(".log").open("ab") as log, running(command(out, **options), stdout=log, stderr=log) as run:
+        yield run
 
 
 def finish(run: subprocess.Popen[bytes], out: Path) -> None:
@@ -75,26 +78,30 @@ def reach(run: subprocess.Popen[bytes], out: Path, count: int) -> bool:
     return False
 
 
-def descendants(run: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
-    found = []
-    with contextlib.suppress(psutil.Error):
-        for process in psutil.Process(run.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if process.name().startswith(name) or any(name in part for part in process.cmdline()[:1]):
-                    found.append(process)
-    return found
+def wait_for_another_raylet(run: subprocess.Popen[bytes], old: list[psutil.Process]) -> None:
+    """Or for the end of the run, if the death of the old one took its driver down."""
+    wait_until(lambda: run.poll() is not None or bool({*descendants(run.pid, "raylet")} - {*old}), PATIENCE)
+
+
+def wait_until(come: Callable[[], bool], limit: float = 60.0) -> None:
+    deadline = time.monotonic() + limit
+    while not come():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("one-actor") / "A"
-    finish(launch(out, actors=1), out)
+    with launch(out, actors=1) as run:
+        finish(run, out)
     return out
 
 
 def test_three_actors_make_what_one_makes(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "three"
-    finish(launch(out, actors=3), out)
+    with launch(out, actors=3) as run:
+        finish(run, out)
     expected = rows(undisturbed)
     assert traces(expected) == TRACES
     assert rows(out) == expected
@@ -107,28 +114,31 @@ def test_twenty_kills_at_random_change_nothing(undisturbed: Path, tmp_path: Path
     rng = random.Random(11)
     victims = ["driver"] * 5 + ["raylet"] + ["actor"] * (KILLS - 6)
     rng.shuffle(victims)
-    moments = sorted(rng.sample(range(TRACES // 50, TRACES - TRACES // 10), KILLS))
+    moments = sorted(rng.sample(range(TRACES // 50, TRACES * 3 // 4), KILLS))
     killed: list[str] = []
-    run = launch(out)
-    while victims:
-        if not reach(run, out, moments[len(killed)]):
-            if killed[-1:] != ["raylet"] or run.returncode == 0:
-                break
-            run = launch(out)  # a raylet may take its driver down before that has noticed
-            continue
-        victim = victims[-1]
-        if victim == "driver":
-            run.send_signal(signal.SIGKILL)
-            run.wait()
-            run = launch(out)
-        else:
-            found = descendants(run, "ray::Miller" if victim == "actor" else "raylet")
-            if not found:  # the one killed before has not been replaced yet
-                time.sleep(0.02)
+    with contextlib.ExitStack() as runs:
+        run = runs.enter_context(launch(out))
+        while victims:
+            if not reach(run, out, moments[len(killed)]):
+                if killed[-1:] != ["raylet"] or run.returncode == 0:
+                    break
+                run = runs.enter_context(launch(out))
                 continue
-            rng.choice(found).kill()
-        killed.append(victims.pop())
-    finish(run, out)
+            victim = victims[-1]
+            if victim == "driver":
+                run.send_signal(signal.SIGKILL)
+                run.wait()
+                run = runs.enter_context(launch(out))
+            else:
+                actors = descendants(run.pid, "ray::Miller")  # without any, one is being replaced, or Ray is still starting
+                found = descendants(run.pid, "raylet") if actors and victim == "raylet" else actors
+                if not found or not kill(rng.choice(found)):
+                    time.sleep(0.02)
+                    continue
+                if victim == "raylet":
+                    wait_for_another_raylet(run, found)
+            killed.append(victims.pop())
+        finish(run, out)
     after = rows(out)
     print(f"killed {len(killed)}: {killed}")
     assert len(killed) >= KILLS, f"the run was over after {killed}"
@@ -143,12 +153,13 @@ def test_the_result_of_kills_verifies(undisturbed: Path) -> None:
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     out = tmp_path / "stopped"
-    run = launch(out, accept=500)
-    assert reach(run, out, 1)
-    run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=60) == 130
+    with launch(out, accept=500) as run:
+        assert reach(run, out, 1)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=60) == 130
     assert "run the same command again" in out.with_suffix(".log").read_text()
-    finish(launch(out, accept=500), out)
+    with launch(out, accept=500) as run:
+        finish(run, out)
     assert traces(rows(out)) == 500
 
 
@@ -159,22 +170,16 @@ def test_nothing_is_left_running(undisturbed: Path) -> None:
         with contextlib.suppress(psutil.Error):
             if process.ppid() == 1 and process.name().startswith("ray::Miller") and process.uids().real == os.getuid():
                 left.append(process)
-    deadline = time.monotonic() + 60
-    while left and time.monotonic() < deadline:
-        left = [process for process in left if process.is_running()]
-        time.sleep(1)
-    assert not left
+    wait_until(lambda: not any(lives(process) for process in left))
 
 
 def test_a_folder_is_written_by_one_run_at_a_time(tmp_path: Path) -> None:
     out = tmp_path / "locked"
-    run = launch(out, accept=400)
-    assert reach(run, out, 1)
-    second = subprocess.run(command(out, accept=400), capture_output=True, text=True)
-    assert second.returncode == 2
-    assert "written by another process" in " ".join(second.stderr.split())
-    run.send_signal(signal.SIGINT)
-    run.wait(timeout=60)
+    with launch(out, accept=400) as run:
+        assert reach(run, out, 1)
+        second = subprocess.run(command(out, accept=400), capture_output=True, text=True)
+        assert second.returncode == 2
+        assert "written by another process" in " ".join(second.stderr.split())
 
 
 def test_a_scenario_that_kills_every_actor_ends_in_the_ledger(tmp_path: Path) -> None:

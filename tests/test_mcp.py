@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from processes import descendants, kill
 
 from tracemill.errors import ConfigError, EnvironmentMissing
 from tracemill.generators.environments import mcp_session
@@ -136,7 +137,7 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
-    assert [p.name() for p in psutil.Process().children(recursive=True) if p.pid not in before] == []
+    assert [process for process in psutil.Process().children(recursive=True) if process.pid not in before] == []
     assert list(folder.iterdir()) == []
 
 
@@ -194,10 +195,6 @@ async def played(cls: type[Environment], scenario: Scenario) -> tuple[list[str],
     async with rollout(cls, scenario) as env:
         texts = [(await env.call(step.call.tool, step.call.arguments)).text for step in scenario.steps]
         return texts, await env.digest()
-
-
-def servers() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "small_server.py" in " ".join(p.cmdline())]
 
 
 # --- the examples -------------------------------------------------------------------------------------------
@@ -323,7 +320,7 @@ async def test_a_path_is_invented_unless_its_parts_were_shown(small: type[Enviro
 async def test_a_server_that_was_killed_gives_errors_and_close_cleans_up(small: type[Environment]) -> None:
     async with rollout(small, drawn(small, "change_note")) as env:
         await env.call("write_note", {"path": "/sandbox/notes/a.md", "content": "new"})
-        servers()[0].kill()
+        assert kill(*descendants(name="small_server.py"))
         for _ in range(2):
             dead = await env.call("read_note", {"path": "/sandbox/notes/a.md"})
             assert (dead.ok, dead.code) == (False, "server_error")
@@ -335,7 +332,7 @@ async def test_a_server_that_is_killed_during_a_call_ends_the_call(tmp_path: Pat
     async with rollout(small, drawn(small, "change_note")) as env:
         waiting = asyncio.create_task(env.call("stuck", {}))
         await asyncio.sleep(0.2)
-        servers()[0].kill()
+        assert kill(*descendants(name="small_server.py"))
         assert (await asyncio.wait_for(waiting, 10)).code == "server_error"
 
 

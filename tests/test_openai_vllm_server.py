@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from processes import running
 
 from tracemill.config import EndpointConfig
 from tracemill.errors import ConfigError, ContextTooLong
@@ -53,13 +52,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = build_tiny_model(folder / "model")
     port = _free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port), *FLAGS]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            _wait_until_up(f"http://127.0.0.1:{port}/health", server, folder / "log")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            _end(server)
+    with (folder / "log").open("w") as log, running(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=log) as server:
+        _wait_until_up(f"http://127.0.0.1:{port}/health", server, folder / "log")
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 def _free_port() -> int:
@@ -78,19 +73,6 @@ def _wait_until_up(health: str, server: subprocess.Popen[bytes], log: Path) -> N
             return
         time.sleep(0.5)
     pytest.fail(f"the server is not up after {STARTING:g} s:\n{log.read_text()[-3000:]}")
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """The server and the engine that it started, whatever state they are in."""
-    family = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
-    server.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        server.wait(20)
-    server.kill()
-    server.wait()
-    for child in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
 
 
 @pytest.fixture

