@@ -270,6 +270,23 @@ def test_a_file_that_is_no_store_is_refused_with_what_it_should_be(tmp_path: Pat
         Store(path)
 
 
+@pytest.mark.parametrize("another", [False, True])
+def test_nothing_is_taken_for_saved_in_a_file_that_is_gone(store: Store, another: bool) -> None:
+    say(store, "Ada", "left")
+    last, ticket = store.last("Ada"), store.next("Ada", ORDER, judges=2)
+    assert last is not None and ticket is not None
+    shutil.rmtree(store.path.parent)
+    if another:
+        Store(store.path).close()
+    for late in (
+        lambda: store.judge("Ada", ticket.number, "left"),
+        lambda: store.undo("Ada", last.act),
+        lambda: store.next("Ada", ORDER, judges=2),
+    ):
+        with pytest.raises(DatasetError, match="nothing is saved"):
+            late()
+
+
 # --- who is given what --------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
 import unicodedata
@@ -106,6 +107,7 @@ class Store:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
+            self._file = path.stat()
             with self._transaction():
                 (version,) = self._db.execute("PRAGMA user_version").fetchone()
                 if version == 0:
@@ -159,12 +161,14 @@ class Store:
     # --- acts ---
 
     def judge(self, annotator: str, ticket: int, press: Press, reasons: Sequence[str] = (), note: str = "") -> int:
-        """The number of the act, which is on disk then. Raises Refused where the pair is judged already or not theirs."""
+        """The number of the act, which is on disk then. Raises Refused where the pair is judged already or not theirs, DatasetError
+        where it cannot be kept."""
         row = self._db.execute("SELECT 1 FROM shown WHERE ticket = ? AND annotator = ?", (ticket, annotator)).fetchone()
         if row is None:
             raise Refused("This pair was not put before you.")
         try:
-            return self._act(ticket, press, None, reasons, note)
+            with self._transaction():
+                return self._act(ticket, press, None, reasons, note)
         except sqlite3.IntegrityError as reason:
             raise Refused("You have judged this pair already, in another window.") from reason
 
@@ -212,14 +216,24 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """One writer at a time, from the first reading on."""
+        """One writer at a time, from the first reading on. Raises DatasetError where the file was deleted or replaced: SQLite would go on
+        writing into what nobody finds again."""
+        if not self._is_there():
+            raise DatasetError(f"{self.path} is gone, or another: nothing is saved until tracemill annotate is started again")
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(self.path.stat(), self._file)
+        except OSError:
+            return False
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
