@@ -363,6 +363,30 @@ def test_a_click_into_a_candidate_and_the_composing_of_a_word_mean_no_more_than_
     assert [one.press for one in kept(out)] == ["left"]
 
 
+def test_who_unfolds_a_long_text_by_key_reads_on_and_judges_nothing(page: Page, out: Path) -> None:
+    def lengthen(row: Row) -> None:
+        row["chosen"], row["rejected"] = (
+            [json.dumps({"role": "assistant", "content": word + " and on" * 5000, "train": True})] for word in ("on", "off")
+        )
+
+    rewrite(out, lengthen)
+    with annotating(out) as address:
+        begin(page, address)
+        page.locator("#left .more").press("Enter")
+        page.keyboard.press("ArrowDown")
+        assert "Arrows scroll here" in status(page) and page.get_attribute("main", "data-state") == "ready"
+    assert kept(out) == []
+
+
+def test_keys_are_told_on_a_page_at_twice_its_size(page: Page, out: Path) -> None:
+    page.set_viewport_size({"width": 700, "height": 450})
+    with annotating(out) as address:
+        begin(page, address)
+        for key in ("[data-press=left]", "[data-press=tie]", "[data-press=right]", "[data-press=skip]", "#undo", "#why label"):
+            assert page.is_visible(f"{key} kbd")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 700
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_page_holds_everything_and_every_control_is_reached_by_tab(chromium: Browser, out: Path, scheme: Any) -> None:
     context = chromium.new_context(viewport=NARROW, color_scheme=scheme)  # type: ignore[arg-type]

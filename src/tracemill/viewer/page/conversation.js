@@ -126,13 +126,19 @@ export function longText(text, options = {}, tag = "div") {
 function cutText(whole, box, find) {
   const cut = cutAt(whole);
   if (cut >= whole.length) return said(whole, find);
-  const all = () => refill(box, [h("span", {}, said(whole, find))]); // as one: with dir="auto" a browser looks at all nodes again after each
+  const all = () => stay(box, [h("span", {}, said(whole, find))]); // as one: with dir="auto" a browser looks at all nodes again after each
   const more = h("button", { class: "more", type: "button", onclick: all }, `show all ${count(whole.length)} characters`);
   const hit = find ? firstBeyond(whole, cut, find) : -1;
   if (hit < 0) return [said(whole.slice(0, cut), find), "… ", more];
   const [from, to] = [hit - AROUND, hit + 2 * AROUND];
   if (from <= cut) return [said(whole.slice(0, to), find), "… ", more];
   return [said(whole.slice(0, cut), find), "… ", said(whole.slice(from, to), find), "… ", more];
+}
+
+/** Puts the whole in the place of a part and its button, and gives the focus, which the button had, to what stands there. */
+function stay(box, whole) {
+  refill(box, whole);
+  box.closest("[tabindex]")?.focus({ preventScroll: true });
 }
 
 /** Where the first that a search finds begins of what ends beyond a place; -1 if nothing does. */
@@ -167,7 +173,7 @@ export function renderJson(given, options = {}) {
     refill(box, [
       laid.slice(0, most).map((one, place) => [place ? "\n" : "", jsonLine(one, options.find)]),
       hit ? [hit === rest[0] ? "\n" : "\n…\n", jsonLine(hit, options.find)] : [],
-      rest.length ? ["\n", h("button", { class: "more", type: "button", onclick: () => show(lines) }, `show all ${plural(lines, "line")}`)] : [],
+      rest.length ? ["\n", h("button", { class: "more", type: "button", onclick: () => { show(lines); box.focus({ preventScroll: true }); } }, `show all ${plural(lines, "line")}`)] : [],
     ]);
   };
   show(lines > LINES * 1.3 ? LINES : lines);
