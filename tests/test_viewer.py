@@ -435,6 +435,14 @@ async def test_a_lone_surrogate_and_a_large_integer_come_through(rewritten: Rewr
         assert "odd \\ud800 text" in text
 
 
+async def test_a_run_that_is_gone_is_told(milled: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(milled, tmp_path / "run"))
+    async with viewing(out, tmp_path / "index.sqlite") as client:
+        assert (await got(client, "/api/run"))["problems"] == []
+        shutil.rmtree(out)
+        assert "holds no run" in " ".join((await got(client, "/api/run"))["problems"])
+
+
 # --- who may ask --------------------------------------------------------------------------------------------
 
 

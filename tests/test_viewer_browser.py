@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from browser import NARROW, WIDE, chromium, page, served, unreachable, until
 
 from tracemill.columns import Row
 from tracemill.viewer.api import viewer
+from tracemill.viewer.index import Index
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -311,6 +313,131 @@ def test_markup_cannot_be_made_even_by_a_script_of_the_page(chromium: Browser, a
     )
     assert told == "TypeError"  # Trusted Types
     page.close()
+
+
+def growing(milled: Path, out: Path) -> Path:
+    """A copy of the run without its rejects, which says that it goes on."""
+    shutil.copytree(milled, out, ignore=shutil.ignore_patterns("rejects"))
+    (out / "run.json").write_text(json.dumps({**json.loads((out / "run.json").read_text()), "complete": False}))
+    return out
+
+
+def test_an_empty_part_says_why_however_late_the_run_is_known(page: Page, milled: Path, tmp_path: Path) -> None:
+    out = growing(milled, tmp_path / "run")
+    Index(out, tmp_path / "index.sqlite").update()
+    said = "document.getElementById('list-state').textContent"
+    with served(lambda: viewer(out, tmp_path / "index.sqlite")) as address:
+        page.route("**/api/run", lambda route: until(page, f"{said} === 'Looking …'") or route.continue_())
+        page.goto(f"{address}&part=rejects")
+        until(page, f"{said} === 'There is no rejection here yet.'")
+
+
+def test_charts_of_a_run_that_grows_keep_the_focus_and_what_was_unfolded(page: Page, milled: Path, tmp_path: Path) -> None:
+    out = growing(milled, tmp_path / "run")
+    with served(lambda: viewer(out, tmp_path / "index.sqlite")) as address:
+        page.goto(f"{address}&part=charts")
+        until(page, "document.querySelector('.tiles b')?.textContent === '60'")
+        more = page.locator("#charts section:has(caption:text-is('By template')) .more")
+        rows = "document.getElementById('all By template').parentElement.querySelectorAll('tbody tr:not([hidden])').length"
+        assert page.evaluate(rows) == 12
+        more.press("Enter")
+        assert page.evaluate(rows) > 12 and page.evaluate("document.activeElement.id") == "all By template"
+        shutil.copytree(milled / "rejects", out / "rejects")
+        until(page, "document.querySelectorAll('.tiles b')[1].textContent !== '0'")
+        assert page.evaluate(rows) > 12 and page.evaluate("document.activeElement.id") == "all By template"
+        more.press("Enter")
+        assert page.evaluate(rows) == 12 and more.inner_text().startswith("show all")
+
+
+def test_a_chart_of_what_was_lost_leads_to_just_that(page: Page, address: str) -> None:
+    opened(page, address)
+    for title, number in (("Who is to blame for lost scenarios", 0), ("Scenarios through the stages", 1)):
+        page.keyboard.press("4")
+        row = page.locator(f"#charts section:has(caption:text-is('{title}')) tbody tr:has(a)").first
+        counted = row.locator(".n").nth(number).inner_text()
+        row.locator("a").click()
+        until(page, f"document.getElementById('found').textContent.startsWith('{counted} of ')")
+
+
+def test_the_last_bar_of_a_histogram_says_that_it_holds_all_beyond(page: Page, address: str) -> None:
+    opened(page, address)
+    told = page.evaluate("""async () => {
+        const { renderCharts } = await import('./charts.js');
+        const drawn = renderCharts({ traces: 3, rejects: 0, lost: 0, preferences: 0, accepted: { difficulty: [], kind: [], environment: [],
+            ending: [], trouble: [], source: [], template: [] }, revisions: [], funnel: [], reasons: [], blame: [], sources: [], tools: [],
+            lengths: { calls: { edges: [1, 3, 5], counts: [1, 2], median: 3, p90: 9, max: 9 } } });
+        return [...drawn.querySelectorAll('.plot title, .plot text')].map((one) => one.textContent);
+    }""")
+    assert told == ["1 to 2: 1 trace", "3 and more: 2 traces", "1", "3 and more"]
+
+
+def test_a_narrow_list_comes_back_at_the_record_that_was_read_and_has_the_focus(page: Page, address: str) -> None:
+    page.set_viewport_size(NARROW)  # type: ignore[arg-type]
+    opened(page, address)
+    page.focus("#list")
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#reader h2")
+    page.go_back()
+    page.wait_for_selector("#list", state="visible")
+    assert page.evaluate("document.activeElement.id") == "list"
+    page.go_forward()
+    page.wait_for_selector("#reader h2")
+    assert page.evaluate("document.activeElement.id") == "reader"
+    page.reload()
+    page.wait_for_selector("#reader h2")
+    until(page, "document.querySelectorAll('.row .title').length > 0")
+    page.click("text=← List")
+    page.wait_for_selector("#row-59[aria-selected=true]")
+    assert page.evaluate("document.activeElement.id") == "list"
+
+
+def test_a_long_reason_of_a_rejection_is_cut_and_not_left_out(page: Page, rewritten_hostile: str) -> None:
+    opened(page, rewritten_hostile, "part=rejects&stage=goal")
+    mark, row = (page.locator(place).first.bounding_box() for place in (".mark + .mark", ".row"))
+    assert mark and row and mark["x"] + mark["width"] < row["x"] + row["width"], "else a browser shows … in its place"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_a_field_asks_for_and_where_it_ends_can_be_seen(page: Page, address: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    opened(page, address)
+    word, edge, inside, around = page.evaluate("""() => {
+        const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).map((one) => one / 255)
+            .map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)).reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0.05);
+        const field = getComputedStyle(query);
+        return [getComputedStyle(query, '::placeholder').color, field.borderTopColor, field.backgroundColor, getComputedStyle(browse).backgroundColor].map(light);
+    }""")
+    assert max(word, inside) / min(word, inside) >= 4.5
+    assert min(max(edge, one) / min(edge, one) for one in (inside, around)) >= 3
+
+
+def test_unfolding_a_long_text_leaves_the_focus_in_its_message(page: Page, address: str) -> None:
+    opened(page, address)
+    page.wait_for_selector("#reader .message")
+    page.evaluate("""async () => {
+        const { renderMessages } = await import('./conversation.js');
+        const long = JSON.stringify(Array(200).fill(7));
+        reader.append(renderMessages([{ role: 'user', content: 'x '.repeat(5000) }, { role: 'tool', content: long }], { prefix: 'z', open: true }));
+    }""")
+    for place, focused in (("#z0", "z0"), ("#z1", "json")):
+        page.locator(f"{place} .more").press("Enter")
+        assert page.evaluate("document.activeElement.id || document.activeElement.className") == focused
+
+
+def test_no_search_is_too_long_for_its_request(page: Page, address: str) -> None:
+    opened(page, address)
+    page.focus("#query")
+    page.keyboard.insert_text("ä" * 9000)
+    page.wait_for_selector("#list-state:not([hidden])")
+    assert page.inner_text("#list-state").startswith("Nothing passes")
+
+
+def test_a_page_at_twice_its_size_has_room_for_list_and_filters(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 700, "height": 450})
+    opened(page, address)
+    page.keyboard.press("f")
+    assert page.evaluate("list.clientHeight") > 132  # two rows
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,8 +94,10 @@ class _View:
         snapshot = self._index.snapshot
         run: dict[str, Json] = {}
         problems = [f"{shard.path.relative_to(self._out)}: {shard.problem}" for shard in snapshot.shards if shard.problem]
-        with suppress(DatasetError):  # it is being replaced, or gone since
+        try:
             run = read_run(self._out)
+        except DatasetError as reason:  # it is gone since, or being replaced
+            problems.insert(0, reason.message)
         return reply(
             {
                 "name": self._out.resolve().name,

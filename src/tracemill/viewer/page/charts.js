@@ -3,6 +3,7 @@
 import { count, h, plural, s, said } from "./dom.js";
 
 const FEW = 12; // rows of a chart at first
+const unfolded = new Set(); // titles of the charts of which all rows are shown, also when they are drawn anew
 
 /** What /api/charts has, as sections. */
 export function renderCharts(figures) {
@@ -16,7 +17,7 @@ export function renderCharts(figures) {
       accepted("ending", "By ending"), accepted("trouble", "By trouble"), accepted("source", "By file"),
       bars("By number of revisions", figures.revisions.length > 1 ? figures.revisions : []),
       funnel(figures.funnel), bars("Reasons of rejections", figures.reasons, { part: "rejects", facet: "reason", tone: "bad" }),
-      bars("Who is to blame for lost scenarios", figures.blame, { part: "rejects", facet: "blame", tone: "bad" }),
+      bars("Who is to blame for lost scenarios", figures.blame, { part: "rejects", flag: "lost", facet: "blame", tone: "bad" }),
       bars("Where pairs come from", figures.sources, { part: "preferences", facet: "source" }),
       Object.entries(figures.lengths).map(([name, one]) => histogram(name, one)),
       tools(figures.tools), accepted("template", "By template")));
@@ -32,18 +33,29 @@ function bar(share, tone = "", part = 0) {
 }
 
 function table(title, heads, rows) {
-  const body = h("tbody", {}, rows.slice(0, FEW));
-  const rest = rows.slice(FEW);
-  const more = rest.length ? h("button", { class: "more", type: "button", onclick: () => { body.append(...rest); more.remove(); } }, `show all ${rows.length}`) : null;
+  const body = h("tbody", {}, rows);
+  const more = rows.length > FEW ? h("button", { class: "more", type: "button", id: `all ${title}`, onclick: () => { unfolded.delete(title) || unfolded.add(title); fold(); } }) : null;
+  const fold = () => {
+    const all = unfolded.has(title);
+    rows.slice(FEW).forEach((row) => { row.hidden = !all; });
+    more?.replaceChildren(all ? `show the first ${FEW}` : `show all ${rows.length}`);
+  };
+  fold();
   return h("section", { class: "chart" }, h("table", {}, h("caption", {}, title), h("thead", {}, h("tr", {}, heads.map(([name, kind]) => h(name ? "th" : "td", { class: kind, scope: name ? "col" : null }, name)))), body), more);
 }
 
+/** To the records that a filter leaves, with its last value as the text. */
+function link(filter) {
+  const to = `#${new URLSearchParams(filter)}`;
+  return h("a", { href: to, id: to }, said(Object.values(filter).at(-1)));
+}
+
 /** Rows of [label, number]; each label is a link to what it counts. */
-function bars(title, rows, { part = null, facet = null, tone = "" } = {}) {
+function bars(title, rows, { part = null, flag = null, facet = null, tone = "" } = {}) {
   if (!rows.length) return null;
   const all = rows.reduce((sum, [, number]) => sum + number, 0);
   const most = Math.max(...rows.map(([, number]) => number));
-  const name = (label) => (part ? h("a", { href: `#${new URLSearchParams({ part, [facet]: label })}` }, said(label)) : said(label));
+  const name = (label) => (part ? link({ part, ...(flag && { flag }), [facet]: label }) : said(label));
   return table(title, [["label", "sr-only"], ["", ""], ["number", "n"], ["share", "n"]], rows.map(([label, number]) => h("tr", {},
     h("th", { scope: "row" }, name(label)), h("td", { class: "drawn" }, bar(number / most, tone)), h("td", { class: "n" }, count(number)),
     h("td", { class: "n soft" }, `${(100 * number / all).toFixed(1)}%`))));
@@ -53,7 +65,7 @@ function funnel(rows) {
   const most = rows[0]?.[1];
   if (!most) return null;
   const left = rows[rows.length - 1][1] - rows[rows.length - 1][2];
-  const line = (stage, reached, lost) => h("tr", {}, h("th", { scope: "row" }, lost ? h("a", { href: `#part=rejects&stage=${encodeURIComponent(stage)}` }, said(stage)) : said(stage)),
+  const line = (stage, reached, lost) => h("tr", {}, h("th", { scope: "row" }, lost ? link({ part: "rejects", flag: "lost", stage }) : said(stage)),
     h("td", { class: "drawn" }, bar(reached / most, "plain")), h("td", { class: "n" }, count(reached)), h("td", { class: "n soft" }, lost === null ? "" : count(lost)));
   return table("Scenarios through the stages", [["stage", ""], ["", ""], ["reached", "n"], ["lost", "n"]], [...rows.map((row) => line(...row)), line("accepted", left, null)]);
 }
@@ -74,7 +86,7 @@ function histogram(name, { edges, counts, median, p90, max }) {
   return h("figure", { class: "chart" }, h("figcaption", {}, `Length of a trace in ${name}`),
     s("svg", { class: "plot", viewBox: `0 0 ${width} ${height + foot}`, role: "img", "aria-label": `Histogram of ${name}: median ${count(median)}, 90% up to ${count(p90)}, longest ${count(max)}` },
       counts.map((number, at) => s("rect", { x: at * step + 1, y: height - (height - 4) * number / most, width: Math.max(1, step - 2), height: (height - 4) * number / most },
-        s("title", {}, `${count(edges[at])} to ${count(edges[at + 1] - 1)}: ${plural(number, "trace")}`))),
-      s("line", { class: "grid", x1: 0, x2: width, y1: height, y2: height }), text(0, count(edges[0]), "start"), text(width, `${count(edges[edges.length - 1] - 1)} and more`, "end")),
+        s("title", {}, `${count(edges[at])} ${at === counts.length - 1 ? "and more" : `to ${count(edges[at + 1] - 1)}`}: ${plural(number, "trace")}`))),
+      s("line", { class: "grid", x1: 0, x2: width, y1: height, y2: height }), text(0, count(edges[0]), "start"), text(width, `${count(edges.at(-2))} and more`, "end")),
     h("p", { class: "soft" }, `median ${count(median)}, 90% up to ${count(p90)}, longest ${count(max)}`));
 }

@@ -46,7 +46,9 @@ function follow() {
   }
   state = new URLSearchParams(location.hash.slice(1));
   const charts = part() === "charts";
-  document.body.classList.toggle("reading", state.has("record"));
+  const reading = state.has("record");
+  const turned = reading !== document.body.classList.contains("reading");
+  document.body.classList.toggle("reading", reading);
   $("browse").hidden = $("reader").hidden = charts;
   $("charts").hidden = !charts;
   for (const tab of $("tabs").children) tab.getAttribute("data-part") === part() ? tab.setAttribute("aria-current", "page") : tab.removeAttribute("aria-current");
@@ -55,7 +57,14 @@ function follow() {
   else {
     showList();
     showRecord();
+    if (turned && narrow.matches) enter(reading);
   }
+}
+
+/** On a narrow page list and record take each other's place; a list that was not seen could not be scrolled. */
+function enter(reading) {
+  if (!reading) list.show(list.at);
+  (reading ? $("reader") : $("list")).focus({ preventScroll: true });
 }
 
 // --- asking -------------------------------------------------------------------------------------------------
@@ -85,9 +94,10 @@ async function poll() {
   try {
     const next = await api("run");
     if (turn !== looks) return;
+    const ripe = run?.settled !== next.settled || run.complete !== next.complete; // why a list is empty may be another reason now
     run = next;
     header();
-    if (run.version !== drawn.version) refresh();
+    if (ripe || run.version !== drawn.version) refresh();
     if (!run.settled || run.rows < run.total || run.complete === false) wait = SOON;
     replace("problems", run.problems.map((one) => h("p", { class: "note bad" }, said(one))));
   } catch (reason) {
@@ -272,10 +282,7 @@ const stepOpen = (by) => () => {
   else list.go(list.at, true);
 };
 
-function back() {
-  go({ record: null });
-  $("list").focus();
-}
+const back = () => go({ record: null });
 
 function unfold() {
   const all = [...$("reader").querySelectorAll("details")];
@@ -307,7 +314,10 @@ async function showCharts() {
   if (drawn.charts) return;
   drawn.charts = "now";
   try {
-    $("charts").replaceChildren(renderCharts(await asking(() => api("charts"))));
+    const next = renderCharts(await asking(() => api("charts")));
+    const focused = $("charts").contains(document.activeElement) ? document.activeElement.id : "";
+    $("charts").replaceChildren(next);
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   } catch (reason) {
     drawn.charts = "";
     $("charts").replaceChildren(failure(reason));
