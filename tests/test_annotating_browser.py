@@ -363,6 +363,23 @@ def test_a_click_into_a_candidate_and_the_composing_of_a_word_mean_no_more_than_
     assert [one.press for one in kept(out)] == ["left"]
 
 
+def test_a_failure_is_seen_however_far_a_narrow_page_was_scrolled_and_caps_lock_does_no_harm(chromium: Browser, out: Path) -> None:
+    context = chromium.new_context(viewport=NARROW)  # type: ignore[arg-type]
+    page = context.new_page()  # not the fixture: the browser logs what fails
+    with annotating(out) as address:
+        begin(page, address)
+        press(page, "T")
+        assert "a tie" in status(page)
+        page.set_viewport_size({"width": 390, "height": 300})
+        page.route("**/api/judge", lambda route: route.abort())
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        assert page.evaluate("document.getElementById('status').getBoundingClientRect().bottom") < 0
+        page.keyboard.press("S")
+        page.wait_for_selector("#status.error")
+        assert -1 < page.evaluate("document.getElementById('status').getBoundingClientRect().top") < 300
+    context.close()
+
+
 def test_who_unfolds_a_long_text_by_key_reads_on_and_judges_nothing(page: Page, out: Path) -> None:
     def lengthen(row: Row) -> None:
         row["chosen"], row["rejected"] = (

@@ -94,6 +94,7 @@ function home() {
 function say(text, failed = false) {
   $("status").replaceChildren(...said(text));
   $("status").classList.toggle("error", failed);
+  if (failed) $("status").scrollIntoView({ block: "nearest" }); // a narrow page may have been scrolled far beyond it
 }
 
 function show(next) {
@@ -167,7 +168,7 @@ function pressed(event) {
   if (target === note) return leave(event);
   const box = key.startsWith("Arrow") && target.closest(".scroller");
   if (box && (!clicked || scrolls(box, key))) return $("status").textContent === SCROLLS || say(SCROLLS);
-  const act = action(key);
+  const act = action(key.length === 1 ? key.toLowerCase() : key); // Caps Lock or not
   if (!act) return;
   event.preventDefault();
   if (!event.repeat || "jk".includes(key)) act();
