@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tracemill.columns import Row, table
 from tracemill.config import load_config
@@ -17,6 +18,10 @@ from tracemill.trace import Rejection, Trace
 from tracemill.writer import Writer, pack
 
 Rewrite = Callable[[Callable[[Row], None]], Path]
+
+# The same commit gives the same examples, and so the same result, on a machine of any speed.
+settings.register_profile("tracemill", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tracemill")
 
 
 def mill(out: Path, **settings: object) -> Path:

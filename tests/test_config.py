@@ -219,7 +219,7 @@ def test_the_total_is_shared_out_with_the_rest_to_the_largest_remainders() -> No
     accept=st.integers(1, 100_000),
     weights=st.lists(st.floats(0.001, 1000), min_size=3, max_size=3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_quotas_add_up_to_what_is_wanted_and_none_is_off_by_one(accept: int, weights: list[float]) -> None:
     quotas = Config(accept=accept, kinds=dict(zip(KINDS, weights, strict=True))).quotas()
     assert sum(quotas.values()) == accept

@@ -526,7 +526,7 @@ VALUES = st.recursive(
 CALLS = st.lists(st.tuples(st.sampled_from(["look", "cancel"]), st.dictionaries(TEXT, VALUES, max_size=2)), min_size=1, max_size=3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(TEXT, TEXT, WORDS, st.lists(st.tuples(CALLS, TEXT, TEXT, st.lists(TEXT, min_size=3, max_size=3)), max_size=2))
 def test_whatever_the_texts_hold_they_come_back_or_the_conversation_is_left_out(
     asked: str, thought: str, answer: str, turns: list[Any]

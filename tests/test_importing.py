@@ -580,7 +580,7 @@ ROWS = VALUES | st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ROWS, min_size=1, max_size=6))
 @example([good(reward=10**400), good(reward=float("nan")), good(id="\ud800"), good(tools={"server": "\ud800", "tools": 3})])
 @example([good(tools=[{"function": {"name": "x", "parameters": {"maximum": 10**400}}}])])
@@ -592,7 +592,7 @@ def test_whatever_the_rows_hold_none_is_lost(tmp_path_factory: pytest.TempPathFa
     assert verify(folder / "out") == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(MESSAGES, max_size=6))
 def test_each_message_becomes_one_or_the_conversation_is_not_taken(messages: list[Json]) -> None:
     given = read_row({"messages": messages})

@@ -95,7 +95,7 @@ def plans(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(plans(), st.integers(0, 1000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_order_that_respects_the_dependencies_is_followed_and_its_reverse_is_not(made: dict[str, Any], seed: int) -> None:
     assert problems(made) == []
     by_id = {one["id"]: one for one in made["subgoals"]}

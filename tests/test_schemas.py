@@ -265,7 +265,7 @@ def _schemas() -> st.SearchStrategy[Json]:
     return st.recursive(st.booleans() | st.just({}), keywords, max_leaves=6)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(_schemas(), _schemas(), st.sampled_from(sorted(DIALECTS)), st.randoms(use_true_random=False))
 def test_both_validators_agree_on_any_schema(schema: Json, definition: Json, dialect: str, rng: random.Random) -> None:
     whole = {"allOf": [schema], "$defs": {"x": definition}, "$schema": dialect}

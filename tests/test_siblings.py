@@ -187,7 +187,7 @@ def decision(message: AssistantMessage) -> str:
 
 
 @given(families(), st.randoms(use_true_random=False))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_pair_stands_between_the_accepted_one_and_a_failure_that_came_the_same_way(
     siblings: list[Sibling], rng: random.Random
 ) -> None:
@@ -212,7 +212,7 @@ def test_every_pair_stands_between_the_accepted_one_and_a_failure_that_came_the_
 
 
 @given(families())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_decision_that_always_failed_beside_one_that_never_did_is_not_overlooked(siblings: list[Sibling]) -> None:
     accepted = next((one for one in siblings if one.success and one.counts), None)
     if accepted is None:

@@ -250,7 +250,7 @@ replies = st.one_of(
 
 
 @given(replies)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_text_raises_and_none_that_passes_is_empty_or_long_or_broken(text: str) -> None:
     say, done, found = read_user(text, after(agent("Hello.")))
     if not found:
@@ -261,7 +261,7 @@ def test_no_text_raises_and_none_that_passes_is_empty_or_long_or_broken(text: st
 @given(
     texts, leaks, texts, st.booleans(), st.sampled_from(["Hello.", "Is there anything else?", "What is your e-mail, my friend?", "Done."])
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_reply_passes_that_tells_what_was_not_asked_for(before: str, leak: str, behind: str, done: bool, heard: str) -> None:
     assert not any(asks_for(slot, heard) for slot in (ORDER, STREET))
     assert problem(says(f"{before} {leak} {behind}", done), agent(heard))

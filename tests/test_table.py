@@ -127,7 +127,7 @@ MOVES = st.lists(
 
 
 @given(start=st.lists(KEYS, unique=True), moves=MOVES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_table_behaves_as_a_plain_dict_would(start: list[str], moves: list[tuple[str, str, str, int]]) -> None:
     first = {key: Note(key, "home", 0) for key in start}
     model, notes = dict(first), Table("notes", Base(dict(first)))

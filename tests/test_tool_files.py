@@ -450,7 +450,7 @@ def test_lines_are_told_from_a_broken_file_by_the_first_line_or_the_name(tmp_pat
 
 # --- anything at all ----------------------------------------------------------------------------------------
 
-FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 KEYS = st.sampled_from(
     [
         "tools", "server", "name", "description", "inputSchema", "parameters", "function", "type", "properties", "required", "items",

@@ -567,7 +567,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 TOKENIZERS = {name: tokenizer_of(FAMILIES[name]) for name in ("ours", "qwen3", "qwen2_5", "glm4moe", "gptoss", "qwen3_5_think")}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(messages=conversations(), name=st.sampled_from(sorted(TOKENIZERS)))
 def test_any_conversation_is_trained_message_by_message(messages: list[Message], name: str) -> None:
     family, tokenizer = FAMILIES[name], TOKENIZERS[name]
@@ -589,7 +589,7 @@ def test_any_conversation_is_trained_message_by_message(messages: list[Message],
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(messages=conversations(), name=st.sampled_from(sorted(TOKENIZERS)), share=st.floats(0.1, 1.0))
 def test_what_is_too_long_is_split_at_a_turn_or_left_out_and_counted(messages: list[Message], name: str, share: float) -> None:
     tokenizer = TOKENIZERS[name]

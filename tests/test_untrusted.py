@@ -152,7 +152,7 @@ def fuzz(job: Job, examples: int) -> tuple[int, int]:
     counts = [0, 0]
     with asyncio.Runner() as runner:
 
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
         @given(st.integers(0, 500), replies)
         def run(index: int, said: list[Completion | None]) -> None:
             made = runner.run(play(job, index, said))
@@ -195,7 +195,7 @@ judged = st.lists(verdict, max_size=4).map(lambda found: json.dumps({"verdicts":
 others = st.lists(st.builds(Completion, st.one_of(spoken, judged, texts), thoughts, cut=st.booleans()), min_size=12, max_size=12)
 
 
-@settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 500), others)
 def test_whatever_user_and_critic_write_ends_well_too(index: int, said: list[Completion]) -> None:
     rules = job(critic="teacher", user="teacher", agreement=0.3)
