@@ -1,15 +1,21 @@
-"""A fake environment that takes its process down: what a broken native library would do to an actor."""
+"""A fake environment that takes its process down, as a broken native library would do to an actor, or holds it up."""
 
 from __future__ import annotations
 
 import os
 import random
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from tracemill.generators.environments.base import Environment, Row, Table
 from tracemill.generators.environments.goal import Draft, goal
 from tracemill.generators.environments.tool import tool
 from tracemill.trace import Json
+
+FREE = 20
+"""Bottles that a process may open; for more it waits until there is the file that GATE names. So a run of many is sure not to
+be over before something is done to it."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Cellar(Environment):
         "look.answer": ["<finding> Bottle {bottle} holds {what}."],
     }
     bottles: Table[Bottle]
+    opened = 0
 
     def build(self, rng: random.Random) -> None:
         for number in range(60):
@@ -36,6 +43,9 @@ class Cellar(Environment):
         """Open a bottle and see."""
         if self.bottles[bottle].deadly and "MILLING" in os.environ:
             os._exit(1)
+        Cellar.opened += 1
+        while Cellar.opened > FREE and "GATE" in os.environ and not Path(os.environ["GATE"]).exists():
+            time.sleep(0.05)
         return {"bottle": bottle, "holds": "wine"}
 
     @goal(kinds=("tool_call",))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
+
+PATIENCE = 900.0
+"""Seconds to wait for what must come. Only a hang takes that long: nothing is measured by it."""
 
 
 def descendants(of: int | None = None, name: str = "") -> list[psutil.Process]:
@@ -48,6 +52,15 @@ def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any
     finally:
         below = descendants(process.pid) if process.poll() is None else []
         process.kill()
-        process.communicate()  # also closes its pipes
-        for one in below:
+        for one in below:  # before its pipes are read to their end: they may hold them too
             kill(one)
+        process.communicate()  # also closes its pipes
+
+
+def until(come: Callable[[], bool], meanwhile: subprocess.Popen[Any] | None = None) -> None:
+    """Wait for what must come, if a process is named before that has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while not come():
+        assert meanwhile is None or meanwhile.poll() is None or come(), f"the process ended with {meanwhile.returncode}"
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
