@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import yaml
 from aiohttp import web
+from processes import PATIENCE
 
 LARGE = re.compile(r"\.(parquet|safetensors|bin|png|model)$")  # what .gitattributes gives to LFS
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -107,7 +108,7 @@ class FakeHub:
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), daemon=True)
         self._thread.start()
-        assert ready.wait(10)
+        assert ready.wait(PATIENCE)
         return self
 
     def __exit__(self, *_: object) -> None:

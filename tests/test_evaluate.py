@@ -7,10 +7,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE, running
 
 from tracemill.comparing import compare
 from tracemill.config import Config, VllmConfig
@@ -32,6 +32,28 @@ def evaluation(out: Path, *words: str) -> list[str]:
     return command("evaluate", *flags, "--out", str(out), *words)
 
 
+KILLED = """
+import os
+import signal
+from tracemill.cli import main
+from tracemill.train.evaluate.sheet import Sheet
+
+add, added = Sheet.add, []
+
+
+def add_some(self, parcel):
+    add(self, parcel)
+    added.append(parcel)
+    if len(added) == 40:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+Sheet.add = add_some
+main()
+"""
+"""An evaluation that is killed in the middle of it, on a machine of any speed."""
+
+
 def content(out: Path) -> dict[int, Episode]:
     """By index, without what the clock says."""
     found = {one.index: one.model_copy(update={"seconds": 0.0}) for one in episodes(out)}
@@ -41,29 +63,25 @@ def content(out: Path) -> dict[int, Episode]:
 
 def test_a_killed_evaluation_goes_on_and_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = subprocess.run(evaluation(whole), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(evaluation(whole), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "Reliability" in done.stdout and "report.html" in done.stdout
-    with (tmp_path / "log").open("wb") as log:
-        run = subprocess.Popen(evaluation(broken), stdout=log, stderr=log)
-        deadline = time.monotonic() + 300
-        while not any(path.stat().st_size > 100_000 for path in broken.glob(".spool/*.jsonl")) and run.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-    again = subprocess.run(evaluation(broken), capture_output=True, text=True, timeout=600)
+    _, _, _, *words = evaluation(broken)
+    with (tmp_path / "log").open("wb") as log, running([sys.executable, "-c", KILLED, *words], stdout=log, stderr=log) as run:
+        assert run.wait(PATIENCE) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert 0 < sum(path.read_bytes().count(b"\n") for path in broken.glob(".spool/*.jsonl")) < len(content(whole))
+    again = subprocess.run(evaluation(broken), capture_output=True, text=True, timeout=PATIENCE)
     assert again.returncode == 0, again.stderr
     assert set(re.findall(r"rollouts · (.*)", again.stdout)) == {"100% success"}, "what the killed one has played counts"
     assert content(broken) == content(whole)
     report = json.loads((whole / "report.json").read_text())
     assert report["facts"]["policy"] == "scripted"
-    compared = subprocess.run(command("compare", str(whole), str(broken)), capture_output=True, text=True, timeout=100)
+    compared = subprocess.run(command("compare", str(whole), str(broken)), capture_output=True, text=True, timeout=PATIENCE)
     assert compared.returncode == 0 and "p = 1" in compared.stdout, compared.stdout + compared.stderr
-    once_more = subprocess.run(evaluation(broken), capture_output=True, text=True, timeout=100)
+    once_more = subprocess.run(evaluation(broken), capture_output=True, text=True, timeout=PATIENCE)
     assert once_more.returncode == 0 and "complete already; nothing was played" in once_more.stdout, once_more.stdout + once_more.stderr
     assert "Starting Ray" not in once_more.stdout and "Reliability" in once_more.stdout
-    other = subprocess.run(evaluation(whole, "--seed", "1"), capture_output=True, text=True, timeout=100)
+    other = subprocess.run(evaluation(whole, "--seed", "1"), capture_output=True, text=True, timeout=PATIENCE)
     assert other.returncode == 2 and "seed: 0 before, 1 now" in other.stderr
 
 

@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import yaml
 from conftest import mill
 from datasets import load_dataset
 from fake_hub import FakeHub, fail, first, lost, who
+from processes import PATIENCE, running, until
 
 from tracemill import writer as writing
 from tracemill.annotating.export import export
@@ -44,7 +44,7 @@ from tracemill.hygiene.clean import Cleaning, clean
 from tracemill.importing.openai import import_openai
 from tracemill.job import build_job, build_pipeline, run_record
 from tracemill.train import card as training_card
-from tracemill.writer import Writer, pack
+from tracemill.writer import Writer, pack, write_whole
 
 REPO = "org/agent-traces"
 SETTINGS: dict[str, Any] = {"accept": 24, "environments": ["store", "bank"], "flaws": 0.3, "seed": 3}
@@ -64,6 +64,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
         monkeypatch.setattr(pushing, "PAUSE", 0.01)
         yield fake
         huggingface_hub.close_session()
+        huggingface_hub.HfFileSystem.clear_instance_cache()  # another fake may come to the same port
 
 
 @pytest.fixture(scope="session")
@@ -505,15 +506,20 @@ def test_a_complete_run_without_its_card_or_shards_is_not_waited_for(
         push(run, REPO, every="0.05s")
 
 
-def test_a_card_that_is_about_to_be_written_is_waited_for(hub: FakeHub, run: Path) -> None:
+def test_a_card_that_is_about_to_be_written_is_waited_for(hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tracemill.hub import run as runs
+
+    monkeypatch.setattr(runs, "SETTLED", PATIENCE)
     card = run / "README.md"
     text = card.read_text()
     card.unlink()
     changed(run)
-    later = threading.Timer(0.3, lambda: card.write_text(text))
+    later = threading.Timer(0.3, lambda: write_whole(card, text))
     later.start()
-    assert push(run, REPO, every="0.05s") == 0
-    later.join()
+    try:
+        assert push(run, REPO, every="0.05s") == 0
+    finally:
+        later.join()
 
 
 def test_a_push_that_was_stopped_before_there_was_anything_says_nothing_of_the_repository(
@@ -789,27 +795,38 @@ def test_another_training_is_refused_and_one_that_is_not_done_waits(hub: FakeHub
 # --- while a run is made ------------------------------------------------------------------------------------
 
 
+HALF_MADE = """
+import signal
+from tracemill.writer import Writer
+
+wants = Writer.wants
+Writer.wants = lambda self, index: signal.pause() if self.tally.accepted.total() >= 100 else wants(self, index)
+"""
+"""Half of it is made, and then nothing more until somebody kills it."""
+MAKE = """
+import sys
+from pathlib import Path
+from conftest import mill
+from tracemill import writer
+
+writer.SHARD_ROWS = 20
+mill(Path(sys.argv[1]), accept=200, environments=["store", "bank"], flaws=0.3)
+"""
+
+
 def test_a_run_that_is_made_meanwhile_arrives_whole_though_both_are_killed(hub: FakeHub, tmp_path: Path) -> None:
     """The maker is killed between two shards, the push in the middle of an upload; OUT is not there at first."""
     out, env = tmp_path / "run", environment(hub, tmp_path / "home")
-    make = "import sys; from pathlib import Path; from conftest import mill; from tracemill import writer; writer.SHARD_ROWS = 20;"
-    maker = [sys.executable, "-c", f"{make} mill(Path(sys.argv[1]), accept=200, environments=['store', 'bank'], flaws=0.3)", str(out)]
     command = [sys.executable, "-m", "tracemill", "push", str(out), "--repo", REPO, "--every", "0.3s"]
-    first_push = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        wait_for(lambda: f"datasets/{REPO}" in hub.repos, first_push)  # the repository is there before the run is
+    with running(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as first_push:
+        until(lambda: f"datasets/{REPO}" in hub.repos, first_push)  # the repository is there before the run is
         hub.on("PUT lfs", *[first(lambda: None)] * 6, first(first_push.kill))
-        first_maker = subprocess.Popen(maker, env=env)
-        wait_for(lambda: bool(pushed(hub)) or first_push.poll() is not None, first_maker)
-        first_maker.kill()
-        first_maker.wait()
-        second_maker = subprocess.Popen(maker, env=env)
-        assert first_push.wait(60) == -signal.SIGKILL
-        second_push = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-        assert second_maker.wait(60) == 0
-    finally:
-        first_push.kill()
-        first_push.communicate()
+        with running([sys.executable, "-c", HALF_MADE + MAKE, str(out)], env=env) as first_maker:
+            until(lambda: bool(pushed(hub)) or first_push.poll() is not None, first_maker)
+        with running([sys.executable, "-c", MAKE, str(out)], env=env) as second_maker:
+            assert first_push.wait(PATIENCE) == -signal.SIGKILL
+            second_push = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+            assert second_maker.wait(PATIENCE) == 0
     assert second_push.returncode == 0, second_push.stderr
     assert on_the_hub(hub) == shards(out) and set(times_added(hub).values()) == {1}
     (found,) = streamed([("main", "default")])
@@ -823,13 +840,12 @@ def test_ctrl_c_brings_what_there_is_and_says_that_the_run_is_not_complete(hub: 
     command = [sys.executable, "-m", "tracemill", "push", str(out), "--repo", REPO, "--every", "1h"]
     with contextlib.closing(growing(out)) as grown:
         next(grown)
-        going = subprocess.Popen(
-            command, env=environment(hub, tmp_path / "home"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        wait_for(lambda: f"datasets/{REPO}" in hub.repos and bool(pushed(hub)), going)
-        next(grown)
-        going.send_signal(signal.SIGINT)
-        told, notes = going.communicate(timeout=60)
+        options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with running(command, env=environment(hub, tmp_path / "home"), **options) as going:
+            until(lambda: f"datasets/{REPO}" in hub.repos and bool(pushed(hub)), going)
+            next(grown)
+            going.send_signal(signal.SIGINT)
+            told, notes = going.communicate(timeout=PATIENCE)
         assert going.returncode == 130, notes
         assert on_the_hub(hub) == shards(out) and len(pushed(hub)) == 2
     assert "not being complete yet" in told
@@ -861,11 +877,3 @@ def test_while_a_run_is_made_a_card_alone_is_no_commit(hub: FakeHub, run: Path) 
 def test_a_commit_of_a_single_trace_says_so(hub: FakeHub, tmp_path: Path) -> None:
     push(mill(tmp_path / "one", **{**SETTINGS, "accept": {"tool_call": 1}, "flaws": 0.0}), REPO)
     assert pushed(hub)[0].startswith("Add 1 tool_call trace ")
-
-
-def wait_for(come: Callable[[], bool], process: subprocess.Popen[Any], limit: float = 120.0) -> None:
-    until = time.monotonic() + limit
-    while not come():
-        assert time.monotonic() < until, "it did not come"
-        assert process.poll() is None or come(), f"it ended with {process.returncode}"
-        time.sleep(0.02)

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeHub, first
+from processes import PATIENCE
 
 TRACES = int(os.environ.get("TRACEMILL_PUSHED", "5000"))
 REPO = "org/agent-traces"
@@ -51,11 +52,11 @@ def test_a_long_run_that_is_pushed_meanwhile_is_whole_on_the_hub_though_both_are
                 making, pushing, seen = begin(*generate), begin(*push), commits()
                 until(lambda seen=seen: commits() > seen, making)
                 hub.on("PUT lfs", first(lambda victim=pushing: kill(victim)))  # in the middle of an upload
-                pushing.wait(600)
+                pushing.wait(PATIENCE)
                 kill(making)
                 tell(f"{time.monotonic() - begun:.0f} s: killed both; {commits()} commits, {traces(out):,} traces in shards")
             making, pushing = begin(*generate), begin(*push)
-            assert making.wait(1200) == 0 and pushing.wait(300) == 0
+            assert making.wait(4 * PATIENCE) == 0 and pushing.wait(PATIENCE) == 0
         finally:
             for process in started:
                 kill(process)
@@ -64,7 +65,7 @@ def test_a_long_run_that_is_pushed_meanwhile_is_whole_on_the_hub_though_both_are
         here = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("**/*.parquet")}
         assert {name: file.content for name, file in history[-1].files.items() if name.endswith(".parquet")} == here
         assert set(added.values()) == {1}
-        done = subprocess.run([sys.executable, "-c", STREAM], env=env, capture_output=True, text=True, timeout=600)
+        done = subprocess.run([sys.executable, "-c", STREAM], env=env, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         streamed = json.loads(done.stdout)
     assert len(streamed) == len(set(streamed)) == TRACES
@@ -88,7 +89,7 @@ def kill(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-def until(come: Callable[..., bool], meanwhile: subprocess.Popen[Any], limit: float = 600.0) -> None:
+def until(come: Callable[..., bool], meanwhile: subprocess.Popen[Any], limit: float = PATIENCE) -> None:
     end = time.monotonic() + limit
     while not come():
         assert time.monotonic() < end, "it did not come"

