@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from processes import PATIENCE
 
 from tracemill.viewer.server import HOST, TOKEN
 
@@ -45,23 +46,31 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("there is no chromium: install it, or set CHROMIUM to its path")
     playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        browser = started.chromium.launch(executable_path=executable, args=ARGUMENTS, timeout=1000 * PATIENCE)
         yield browser
         browser.close()
+
+
+@contextmanager
+def window(chromium: Browser, **options: Any) -> Iterator[Page]:
+    """A page of a context of its own, which both end with the block. It waits until what is waited for comes."""
+    context = chromium.new_context(**options)
+    context.set_default_timeout(1000 * PATIENCE)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
 
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """A fresh page of wide size. The test fails if the page logs an error, or asks another host than this one."""
-    context = chromium.new_context(viewport=WIDE)
-    page = context.new_page()
     problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: problems.append(request.url) if not request.url.startswith(f"http://{HOST}:") else None)
-    page.set_default_timeout(30_000)
-    yield page
-    context.close()
+    with window(chromium, viewport=WIDE) as page:
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: problems.append(request.url) if not request.url.startswith(f"http://{HOST}:") else None)
+        yield page
     assert problems == []
 
 
@@ -92,18 +101,18 @@ def served(make: Callable[[], web.Application]) -> Iterator[str]:
 
     thread = threading.Thread(target=answer)
     thread.start()
-    started.wait(20)
+    started.wait()  # it is set when that failed, too
     try:
         yield ready[0]
     finally:
         if thread.is_alive():
             loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join()
 
 
-def until(page: Page, condition: str, seconds: float = 20) -> None:
+def until(page: Page, condition: str) -> None:
     """Wait for a JavaScript expression to be true. Playwright's own wait_for_function is an eval, which the pages forbid."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not page.evaluate(condition):
         assert time.monotonic() < end, f"it never came true: {condition}"
         page.wait_for_timeout(30)

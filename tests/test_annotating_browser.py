@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
-from browser import NARROW, chromium, page, served, unreachable
+from browser import NARROW, chromium, page, served, unreachable, window
 
 from tracemill.annotating.pairs import Pairs
 from tracemill.annotating.server import pages
@@ -179,9 +179,7 @@ def test_a_reload_shows_the_same_pair_on_the_same_sides(page: Page, out: Path) -
 
 
 def test_two_windows_of_one_person_judge_no_pair_twice(page: Page, chromium: Browser, out: Path) -> None:
-    with annotating(out) as address:
-        context = chromium.new_context()
-        second = context.new_page()
+    with annotating(out) as address, window(chromium) as second:
         begin(page, address)
         begin(second, address)
         assert sides(page) == sides(second)
@@ -191,21 +189,17 @@ def test_two_windows_of_one_person_judge_no_pair_twice(page: Page, chromium: Bro
         press(page, "ArrowLeft")
         press(second, "u")  # it knows of the first judgement only
         assert "went on in another window" in status(second)
-        context.close()
     assert [one.press for one in kept(out)] == ["left", "left"]
 
 
 def test_two_people_have_each_their_own_queue(page: Page, chromium: Browser, out: Path) -> None:
-    with annotating(out, "Ada") as address, annotating(out, "Ben") as other:
-        context = chromium.new_context()
-        second = context.new_page()
+    with annotating(out, "Ada") as address, annotating(out, "Ben") as other, window(chromium) as second:
         begin(page, address)
         begin(second, other)
         for _ in range(2):
             assert sorted(text.split("\n", 1)[1] for text in sides(page)) == sorted(text.split("\n", 1)[1] for text in sides(second))
             press(page, "ArrowLeft")
             press(second, "ArrowLeft")
-        context.close()
     assert sorted((one.annotator, one.press) for one in kept(out)) == [("Ada", "left")] * 2 + [("Ben", "left")] * 2
 
 
@@ -277,18 +271,16 @@ def test_arrows_scroll_where_something_scrolls_and_letters_are_text_where_one_wr
 
 
 def test_when_the_server_is_gone_it_is_said_and_nothing_is_taken_for_saved(chromium: Browser, out: Path) -> None:
-    context = chromium.new_context()
-    page = context.new_page()
-    with annotating(out) as address:
-        begin(page, address)
-        shown = sides(page)
-    page.keyboard.press("r")
-    page.keyboard.type("kept")
-    page.keyboard.press("Escape")
-    page.keyboard.press("ArrowLeft")
-    page.wait_for_selector("#status.error")
-    assert "does not answer" in status(page) and sides(page) == shown and page.input_value("#note") == "kept"
-    context.close()
+    with window(chromium) as page:
+        with annotating(out) as address:
+            begin(page, address)
+            shown = sides(page)
+        page.keyboard.press("r")
+        page.keyboard.type("kept")
+        page.keyboard.press("Escape")
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_selector("#status.error")
+        assert "does not answer" in status(page) and sides(page) == shown and page.input_value("#note") == "kept"
     assert kept(out) == []
 
 
@@ -304,9 +296,8 @@ def test_from_every_failure_a_key_leads_on(chromium: Browser, out: Path) -> None
         row["chosen"] = [json.dumps({"role": "assistant", "content": "", "tool_calls": [call], "train": True})]
 
     rewrite(out, large)
-    context = chromium.new_context()
-    page = context.new_page()  # not the fixture: the browser logs what fails
-    with annotating(out) as address:
+    # A window of its own, not the fixture: the browser logs what fails.
+    with window(chromium) as page, annotating(out) as address:
         page.route("**/api/next", lambda route: route.abort())
         page.goto(address)
         page.wait_for_selector("main[data-state=again]")
@@ -335,7 +326,6 @@ def test_from_every_failure_a_key_leads_on(chromium: Browser, out: Path) -> None
         page.keyboard.press("ArrowLeft")
         press(page, "s")
         assert page.inner_text("#question") == "Which next message is better?"
-    context.close()
     assert [one.press for one in kept(out)] == ["left", "right", "skip"]
 
 
@@ -406,9 +396,7 @@ def test_keys_are_told_on_a_page_at_twice_its_size(page: Page, out: Path) -> Non
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_page_holds_everything_and_every_control_is_reached_by_tab(chromium: Browser, out: Path, scheme: Any) -> None:
-    context = chromium.new_context(viewport=NARROW, color_scheme=scheme)  # type: ignore[arg-type]
-    page = context.new_page()
-    with annotating(out, whole=True) as address:
+    with window(chromium, viewport=NARROW, color_scheme=scheme) as page, annotating(out, whole=True) as address:
         begin(page, address)
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
@@ -416,4 +404,3 @@ def test_a_narrow_page_holds_everything_and_every_control_is_reached_by_tab(chro
         assert unreachable(page) == set()
         page.click("[data-press=left]")
         page.wait_for_selector("#undo:not([disabled])")
-    context.close()

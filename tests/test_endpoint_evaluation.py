@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_endpoint import FakeEndpoint, answer, completion, error
+from processes import PATIENCE, running
 
 from tracemill.config import Config, EndpointConfig, VllmConfig
 from tracemill.errors import TeacherError
@@ -21,13 +23,11 @@ from tracemill.train.model import PIECE, PIECES
 async def evaluate(out: Path, url: str, *words: str) -> tuple[int, str]:
     """Exit code and output; without an URL the policy is what the config says."""
     policy = ["--policy", url] if url else []
-    run = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tracemill.cli", "evaluate", *policy, "--environment", "store", "--actors", "1", "--scenarios", "2",
-        "--out", str(out), *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "COLUMNS": "500"},
-    )  # fmt: skip
-    said, _ = await asyncio.wait_for(run.communicate(), 300)
-    assert run.returncode is not None
-    return run.returncode, said.decode()
+    flags = [*policy, "--environment", "store", "--actors", "1", "--scenarios", "2", "--out", str(out), *words]
+    command, env = [sys.executable, "-m", "tracemill.cli", "evaluate", *flags], {**os.environ, "COLUMNS": "500"}
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as run:
+        said, _ = await asyncio.to_thread(run.communicate, timeout=PATIENCE)
+    return run.returncode, said
 
 
 async def test_another_endpoint_does_not_get_the_report_of_the_first(tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ Behind the fake sits the scripted expert: it knows a scenario by its opening, as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_endpoint import FakeEndpoint, body, completion, cut_in_body, error
+from processes import PATIENCE, running
 from test_cluster import rows, traces
 
 from tracemill.config import load_config
@@ -71,18 +75,25 @@ def expert(scenarios: dict[str, Scenario]) -> Any:
     return say
 
 
-async def launch(out: Path, url: str, actors: int) -> asyncio.subprocess.Process:
+@contextlib.contextmanager
+def launch(out: Path, url: str, actors: int) -> Iterator[subprocess.Popen[bytes]]:
     config = out.with_suffix(".yaml")
     config.write_text(SETTINGS + f"teacher: {{url: '{url}', key_env: FAKE_KEY, prices: {{prompt: 1, completion: 2}}}}\n")
     flags = ["--config", str(config), "--accept", str(ACCEPT), "--actors", str(actors), "--out", str(out)]
-    with out.with_suffix(".log").open("ab") as log:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tracemill.cli", "generate", *flags, stdout=log, stderr=log, env={**os.environ, "FAKE_KEY": SECRET}
-        )
+    command = [sys.executable, "-m", "tracemill.cli", "generate", *flags]
+    env = {**os.environ, "FAKE_KEY": SECRET}
+    with out.with_suffix(".log").open("ab") as log, running(command, stdout=log, stderr=log, env=env) as run:
+        yield run
 
 
-async def finish(run: asyncio.subprocess.Process, out: Path) -> str:
-    code = await asyncio.wait_for(run.wait(), 600)
+async def ended(run: subprocess.Popen[bytes]) -> int:
+    """Its exit code; the endpoint answers meanwhile."""
+    return await asyncio.to_thread(run.wait, PATIENCE)
+
+
+async def finish(out: Path, url: str, actors: int) -> str:
+    with launch(out, url, actors) as run:
+        code = await ended(run)
     said = out.with_suffix(".log").read_text()
     assert code == 0, said[-3000:]
     return said
@@ -93,7 +104,7 @@ async def test_an_endpoint_that_misbehaves_and_a_killed_run_change_nothing(tmp_p
     scenarios = known(tmp_path)
     async with FakeEndpoint(say=expert(scenarios)) as endpoint:
         smooth = tmp_path / "smooth"
-        said = await finish(await launch(smooth, endpoint.url, 1), smooth)
+        said = await finish(smooth, endpoint.url, 1)
         assert "cost" in said and "to blame" not in said.split("Done.")[0]
         expected = rows(smooth)
         assert traces(expected) == ACCEPT
@@ -119,25 +130,25 @@ async def test_an_endpoint_that_misbehaves_and_a_killed_run_change_nothing(tmp_p
                 endpoint.plan(next(trouble))
 
         spoiler = asyncio.create_task(misbehave())
-        run = await launch(rough, endpoint.url, 2)
-        await endpoint.reached(120)
-        run.send_signal(signal.SIGKILL)
-        await run.wait()
-        await finish(await launch(rough, endpoint.url, 2), rough)
-        spoiler.cancel()
+        try:
+            with launch(rough, endpoint.url, 2) as run:
+                await endpoint.reached(120)
+                run.send_signal(signal.SIGKILL)
+                assert await ended(run) == -signal.SIGKILL
+            await finish(rough, endpoint.url, 2)
+        finally:
+            spoiler.cancel()
     assert rows(rough) == expected
     for path in list(tmp_path.rglob("*")):  # noqa: ASYNC240 - nothing else runs here
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), f"the key is in {path}"
 
 
-async def test_an_endpoint_that_is_down_stops_the_run_with_its_reason(tmp_path: Path) -> None:
+def test_an_endpoint_that_is_down_stops_the_run_with_its_reason(tmp_path: Path) -> None:
     out = tmp_path / "down"
     out.with_suffix(".yaml").write_text(SETTINGS + "teacher: {url: 'http://127.0.0.1:9/v1', model: m, retries: 0}\n")
-    run = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tracemill.cli", "generate", "--config", str(out.with_suffix(".yaml")), "--actors", "1", "--out", str(out),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    said, _ = await asyncio.wait_for(run.communicate(), 300)
-    assert run.returncode == 2, said.decode()
-    words = " ".join(said.decode().split())
+    flags = ["--config", str(out.with_suffix(".yaml")), "--actors", "1", "--out", str(out)]
+    command = [sys.executable, "-m", "tracemill.cli", "generate", *flags]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE)
+    assert run.returncode == 2, run.stdout
+    words = " ".join(run.stdout.split())
     assert "could not begin" in words and "127.0.0.1:9" in words

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import PATIENCE
 from typer.testing import CliRunner
 
 from tracemill.annotating.export import Trajectories
@@ -701,7 +702,7 @@ def test_the_command_to_run_next_runs(source: Path, tmp_path: Path, capsys: pyte
     assert export(alone(source, part, tmp_path), tmp_path / "it's here", form="trl") == 0
     command = capsys.readouterr().out.partition("Next: ")[2].strip()
     paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HF_HOME": str(tmp_path / "cache")}
-    ran = subprocess.run(command, shell=True, env={**os.environ, **paths}, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(command, shell=True, env={**os.environ, **paths}, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert ran.returncode == 0 and "num_rows: " in ran.stdout, ran.stderr[-2000:]
 
 

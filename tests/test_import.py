@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import PATIENCE
 
 from tracemill import errors, trace
 
@@ -18,7 +19,7 @@ HEAVY = ("torch", "ray", "vllm", "datasets", "pyarrow", "transformers", "mcp")
 def loaded_by(code: str) -> tuple[str, set[str]]:
     """What a fresh interpreter prints while it runs the code, and the top-level modules it has loaded then."""
     ending = "\nimport json, sys; print('\\n' + json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    done = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]
     printed, _, modules = done.stdout.rstrip().rpartition("\n")
     return printed, set(json.loads(modules))

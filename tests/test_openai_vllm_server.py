@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import running
+from processes import PATIENCE, running
 
 from tracemill.config import EndpointConfig
 from tracemill.errors import ConfigError, ContextTooLong
@@ -27,8 +27,6 @@ from tracemill.trace import AssistantMessage, FunctionCall, FunctionSpec, Offere
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 
-STARTING = 400.0
-"""Seconds that the server may take to come up, on a slow machine with nothing compiled."""
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "OMP_NUM_THREADS": "1",
@@ -50,34 +48,36 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     folder = tmp_path_factory.mktemp("server")
     model = build_tiny_model(folder / "model")
-    port = _free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port), *FLAGS]
-    with (folder / "log").open("w") as log, running(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=log) as server:
-        _wait_until_up(f"http://127.0.0.1:{port}/health", server, folder / "log")
-        yield f"http://127.0.0.1:{port}/v1"
+    with _free_port() as port, (folder / "log").open("w") as log:
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port), *FLAGS]
+        with running(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=log) as server:
+            _wait_until_up(f"http://127.0.0.1:{port}/health", server, folder / "log")
+            yield f"http://127.0.0.1:{port}/v1"
 
 
-def _free_port() -> int:
+@contextlib.contextmanager
+def _free_port() -> Iterator[int]:
+    """Nobody is given it by chance within the block, while the server, which reuses addresses too, can take it."""
     with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+        yield one.getsockname()[1]
 
 
 def _wait_until_up(health: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + STARTING
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if server.poll() is not None:
             pytest.fail(f"the server ended with {server.returncode}:\n{log.read_text()[-3000:]}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=5):
+        with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=60):
             return
         time.sleep(0.5)
-    pytest.fail(f"the server is not up after {STARTING:g} s:\n{log.read_text()[-3000:]}")
+    pytest.fail(f"the server is not up after {PATIENCE:g} s:\n{log.read_text()[-3000:]}")
 
 
 @pytest.fixture
 async def chat(url: str) -> AsyncIterator[OpenAIChat]:
-    one = OpenAIChat(EndpointConfig(url=url, key_env="NO_SUCH_KEY", timeout=120, reasoning_key="reasoning"))
+    one = OpenAIChat(EndpointConfig(url=url, key_env="NO_SUCH_KEY", timeout=PATIENCE, reasoning_key="reasoning"))
     await one.start()
     yield one
     await one.close()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -685,45 +684,51 @@ def test_a_folder_without_a_run_or_with_a_broken_row_is_refused(tmp_path: Path, 
 
 
 def test_a_run_that_is_not_complete_is_read_and_that_is_told(milled: Path, tmp_path: Path, tokenizer: Any) -> None:
-    grow(milled, tmp_path, complete=False)
+    list(growing(milled, tmp_path, complete=False))
     encoder = Encoder(tokenizer, max_length=LONG)
     assert len(data.sft_dataset(tmp_path, encoder)) == 60
     assert "1 runs were not complete when they were read" in encoder.report.lines()
 
 
-def grow(source: Path, out: Path, *, complete: bool, pause: float = 0.0) -> None:
-    """Copy a run shard by shard, as a run writes it."""
+def growing(source: Path, out: Path, *, complete: bool) -> Iterator[None]:
+    """Copy a run shard by shard, as a run writes it; step by step, with half a shard at every other."""
     run = json.loads((source / "run.json").read_text(encoding="utf-8"))
     (out / "run.json").write_text(json.dumps({**run, "complete": False}), encoding="utf-8")
     for path in data.shards(source):
-        time.sleep(pause)
         folder = out / "data" / path.parent.name
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".half.tmp").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        yield
         (folder / ".half.tmp").write_bytes(path.read_bytes())
         (folder / ".half.tmp").rename(folder / path.name)
+        yield
     (out / "run.json").write_text(json.dumps({**run, "complete": complete}), encoding="utf-8")
 
 
 def test_a_stream_follows_a_run_that_is_being_written(
     milled: Path, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "POLL", 0.05)
-    run = json.loads((milled / "run.json").read_text(encoding="utf-8"))
-    (tmp_path / "run.json").write_text(json.dumps({**run, "complete": False}), encoding="utf-8")
+    """Between two looks for new shards the run goes on by a step."""
+    steps, looks = growing(milled, tmp_path, complete=True), []
+    next(steps)
+
+    def sleep(seconds: float) -> None:
+        looks.append(len(data.shards(tmp_path)))
+        next(steps, None)
+
+    monkeypatch.setattr(data, "time", SimpleNamespace(sleep=sleep))
     encoder = Encoder(tokenizer, max_length=LONG)
     with (tmp_path / ".lock").open("w") as lock:
         flock(lock, LOCK_EX)
-        writer = threading.Thread(target=grow, args=(milled, tmp_path), kwargs={"complete": True, "pause": 0.3})
-        writer.start()
         rows = list(data.stream(tmp_path, encoder, follow=True))
-        writer.join()
+    assert set(looks) == {*range(len(data.shards(milled)) + 1)}, "it was there from the first shard to the last"
     assert len({row["trace"] for row in rows}) == len(rows) == encoder.report.traces == 60
     again = list(data.stream(tmp_path, Encoder(tokenizer, max_length=LONG), follow=False))
     assert again == rows
 
 
 def test_a_stream_ends_where_nobody_writes_any_more(milled: Path, tmp_path: Path, tokenizer: Any) -> None:
-    grow(milled, tmp_path, complete=False)
+    list(growing(milled, tmp_path, complete=False))
     assert len(list(data.stream(tmp_path, Encoder(tokenizer, max_length=LONG), follow=True))) == 60
 
 

@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import yarl
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from datasets import load_dataset
+from processes import PATIENCE, running
 
 from tracemill.columns import Row, plain_row, table, to_row
 from tracemill.stats import part_files
@@ -66,11 +68,15 @@ async def viewing(out: Path, index: Path) -> AsyncIterator[TestClient[Any, Any]]
 
 
 async def settled(client: TestClient[Any, Any]) -> None:
-    for _ in range(1000):
-        if (await got(client, "/api/run"))["settled"]:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the index does not settle")
+    await told(client, lambda run: bool(run["settled"]))
+
+
+async def told(client: TestClient[Any, Any], what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """What the server says of the run, as soon as that is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not what(run := await got(client, "/api/run")):  # noqa: ASYNC110 - a thread of the server does it
+            await asyncio.sleep(0.02)
+    return dict(run)
 
 
 async def got(client: TestClient[Any, Any], path: str) -> Any:
@@ -207,24 +213,21 @@ def test_a_text_that_is_no_unicode_stops_no_index(milled: Path, tmp_path: Path) 
 
 
 async def test_whatever_befalls_the_index_is_told_and_tried_again(milled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    update, failures = Index.update, [RuntimeError("out of luck")]
+    update, lucky = Index.update, threading.Event()
 
     def unlucky(index: Index) -> bool:
-        if failures:
-            raise failures.pop()
+        if not lucky.is_set():
+            raise RuntimeError("out of luck")
         return update(index)
 
     monkeypatch.setattr(Index, "update", unlucky)
-    monkeypatch.setattr("tracemill.viewer.api.AGAIN", 0.5)
+    monkeypatch.setattr("tracemill.viewer.api.AGAIN", 0.05)
     async with asked(viewer(milled, tmp_path / "index.sqlite")) as client:
-        told: set[str] = set()
-        for _ in range(1000):
-            run = await got(client, "/api/run")
-            told.update(run["problems"])
-            if run["settled"]:
-                break
-            await asyncio.sleep(0.02)
-        assert "out of luck" in " ".join(told) and run["problems"] == [] and run["parts"]["traces"] == 60
+        run = await told(client, lambda run: run["problems"] != [])
+        assert "out of luck" in run["problems"][0] and not run["settled"]
+        lucky.set()
+        run = await told(client, lambda run: run["settled"])
+        assert run["problems"] == [] and run["parts"]["traces"] == 60
 
 
 def test_a_row_that_is_no_record_is_listed_as_one(rewritten: Rewrite, tmp_path: Path) -> None:
@@ -415,10 +418,7 @@ async def test_a_run_that_grows_is_shown_as_it_grows(milled: Path, tmp_path: Pat
         assert (await got(client, "/api/list?part=traces"))["total"] == 0
         assert (await got(client, "/api/charts"))["traces"] == 0
         shutil.copytree(milled / "data", out / "data")
-        for _ in range(400):
-            if (await got(client, "/api/run"))["parts"]["traces"] == 60:
-                break
-            await asyncio.sleep(0.02)
+        await told(client, lambda run: run["parts"]["traces"] == 60)
         assert (await got(client, "/api/list?part=traces"))["total"] == 60
 
 
@@ -524,34 +524,32 @@ def test_no_script_of_the_pages_can_make_markup_of_text() -> None:
 # --- the command --------------------------------------------------------------------------------------------
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tracemill", "view", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+def start(*arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tracemill", "view", *arguments]
+    return running(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
 
 
 async def test_the_command_prints_an_address_that_answers_and_ctrl_c_ends_it(
     milled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    process = start(str(milled), "--no-open")
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(2)]
-    address, _, token = lines[1].strip().partition("/#token=")
-    assert address.startswith("http://127.0.0.1:") and len(token) > 40
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{address}/api/run", headers={"Authorization": f"Bearer {token}"}) as answer:
+    with start(str(milled), "--no-open") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        address, _, token = lines[1].strip().partition("/#token=")
+        assert address.startswith("http://127.0.0.1:") and len(token) > 40
+        headers = {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession() as session, session.get(f"{address}/api/run", headers=headers) as answer:
             assert answer.status == 200
-        taken = start(str(milled), "--no-open", "--port", address.rpartition(":")[2])
-        _, told = taken.communicate(timeout=30)
+        with start(str(milled), "--no-open", "--port", address.rpartition(":")[2]) as taken:
+            _, told = taken.communicate(timeout=PATIENCE)
         assert taken.returncode == 2 and "--port" in told
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "Traceback" not in errors
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    process = start(str(tmp_path), "--no-open")
-    _, told = process.communicate(timeout=30)
+    with start(str(tmp_path), "--no-open") as process:
+        _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and "holds no run" in told

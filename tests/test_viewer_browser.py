@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser import NARROW, WIDE, chromium, page, served, unreachable, until
+from browser import NARROW, WIDE, chromium, page, served, unreachable, until, window
 
 from tracemill.columns import Row
 from tracemill.viewer.api import viewer
@@ -28,7 +29,15 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def address(milled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(lambda: viewer(milled, tmp_path_factory.mktemp("index") / "index.sqlite")) as found:
+    with viewing(milled, tmp_path_factory.mktemp("index") / "index.sqlite") as found:
+        yield found
+
+
+@contextmanager
+def viewing(out: Path, index: Path) -> Iterator[str]:
+    """The address of the page, with everything indexed before: no list grows while a test reads it."""
+    Index(out, index).update()
+    with served(lambda: viewer(out, index)) as found:
         yield found
 
 
@@ -64,11 +73,10 @@ def test_a_link_to_a_trace_opens_it_in_another_tab(page: Page, address: str) -> 
 
 
 def test_without_the_token_the_page_says_what_to_do(chromium: Browser, address: str) -> None:
-    page = chromium.new_page()  # not the fixture: the browser logs the refusal
-    page.goto(address.partition("#")[0])
-    page.wait_for_selector("#problems .error")
-    assert "open the address that the terminal shows" in page.inner_text("#problems")
-    page.close()
+    with window(chromium) as page:  # not the fixture: the browser logs the refusal
+        page.goto(address.partition("#")[0])
+        page.wait_for_selector("#problems .error")
+        assert "open the address that the terminal shows" in page.inner_text("#problems")
 
 
 def test_calls_results_and_thoughts_are_folded_and_unfold(page: Page, address: str) -> None:
@@ -138,19 +146,20 @@ def test_large_numbers_and_texts_are_shown_cut_searched_and_unfolded(page: Page,
 
 
 def test_a_new_address_in_the_same_tab_brings_a_dead_page_back_and_polls_leave_the_focus(chromium: Browser, address: str) -> None:
-    page = chromium.new_page(viewport=WIDE)  # type: ignore[arg-type]  # not the fixture: the browser logs the refusal
-    page.clock.install()
-    page.goto(f"{address.partition('#')[0]}#token=old")
-    page.wait_for_selector("#problems .error")
-    page.goto(address)
-    page.wait_for_selector(".row .title")
-    until(page, "document.getElementById('problems').textContent === ''")
-    page.focus("#tabs [data-part=rejects]")
-    page.evaluate("window.asked = 0; window.fetch = new Proxy(fetch, { apply: (...given) => (window.asked++, Reflect.apply(...given)) })")
-    page.clock.run_for(20_000)
-    until(page, "window.asked > 1")
-    assert page.evaluate("document.activeElement.dataset.part") == "rejects"
-    page.close()
+    with window(chromium, viewport=WIDE) as page:  # not the fixture: the browser logs the refusal
+        page.clock.install()
+        page.goto(f"{address.partition('#')[0]}#token=old")
+        page.wait_for_selector("#problems .error")
+        page.goto(address)
+        page.wait_for_selector(".row .title")
+        until(page, "document.getElementById('problems').textContent === ''")
+        page.focus("#tabs [data-part=rejects]")
+        page.evaluate(
+            "window.asked = 0; window.fetch = new Proxy(fetch, { apply: (...given) => (window.asked++, Reflect.apply(...given)) })"
+        )
+        page.clock.run_for(20_000)
+        until(page, "window.asked > 1")
+        assert page.evaluate("document.activeElement.dataset.part") == "rejects"
 
 
 def test_faults_masked_steps_and_the_recovery_are_marked(page: Page, address: str) -> None:
@@ -291,7 +300,8 @@ def test_hostile_content_is_text_and_nothing_else(page: Page, rewritten_hostile:
     opened(page, rewritten_hostile, f"part={part}")
     page.wait_for_selector("#reader .message")
     page.keyboard.press("e")
-    page.wait_for_timeout(200)
+    until(page, "[...document.querySelectorAll('#reader .conversation details')].every(one => one.open)")
+    page.wait_for_timeout(200)  # for what would be run later
     assert page.evaluate("window.owned") is None
     assert (
         page.locator(
@@ -306,13 +316,12 @@ def test_hostile_content_is_text_and_nothing_else(page: Page, rewritten_hostile:
 
 
 def test_markup_cannot_be_made_even_by_a_script_of_the_page(chromium: Browser, address: str) -> None:
-    page = chromium.new_page()  # not the fixture: the browser logs an error, which is what is wanted here
-    opened(page, address)
-    told = page.evaluate(
-        "() => { try { document.body.insertAdjacentHTML('beforeend', '<b>x</b>'); return 'made'; } catch (e) { return e.name; } }"
-    )
-    assert told == "TypeError"  # Trusted Types
-    page.close()
+    with window(chromium) as page:  # not the fixture: the browser logs an error, which is what is wanted here
+        opened(page, address)
+        told = page.evaluate(
+            "() => { try { document.body.insertAdjacentHTML('beforeend', '<b>x</b>'); return 'made'; } catch (e) { return e.name; } }"
+        )
+        assert told == "TypeError"  # Trusted Types
 
 
 def growing(milled: Path, out: Path) -> Path:
@@ -442,7 +451,7 @@ def test_a_page_at_twice_its_size_has_room_for_list_and_filters(page: Page, addr
 
 @pytest.fixture
 def rewritten_hostile(milled: Path, tmp_path: Path) -> Iterator[str]:
-    with served(lambda: viewer(hostile(milled, tmp_path / "run"), tmp_path / "index.sqlite")) as found:
+    with viewing(hostile(milled, tmp_path / "run"), tmp_path / "index.sqlite") as found:
         yield found
 
 

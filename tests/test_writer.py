@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from processes import PATIENCE, running
 
 from tracemill.columns import arrow_schema, from_row, to_row
 from tracemill.config import Config
@@ -237,24 +238,24 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
 
 
 FILLS = """
+import signal
 import sys
-import time
 from pathlib import Path
 from tracemill.writer import whole_folder
 
 with whole_folder(Path(sys.argv[1])) as hidden:
     (hidden / "half").touch()
     print("begun", flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 
 def test_nothing_is_left_of_a_folder_whose_writer_is_told_to_end(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", FILLS, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True) as process:
+    with running([sys.executable, "-c", FILLS, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
         assert len(list(tmp_path.iterdir())) == 1
         process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
     assert not list(tmp_path.iterdir())
 
 
