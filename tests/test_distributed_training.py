@@ -6,23 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
+from processes import PATIENCE
 from tiny_training import SMALL, alike, history, small_model, small_run, weights
 
-from tracemill import cluster
-from tracemill.errors import ConfigError
 from tracemill.train.settings import SftSettings, load_settings
 from tracemill.train.sft import sft
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the dependencies of Ray Train and accelerate
 Made = Callable[..., SftSettings]
-LAUNCHED = """
+TRAIN = """
 import sys
 from pathlib import Path
 from tracemill.train.settings import SftSettings, load_settings
@@ -30,6 +28,12 @@ from tracemill.train.sft import sft
 
 sft(load_settings(SftSettings, Path(sys.argv[1]), {}))
 """
+RAY = """
+from tracemill import cluster
+
+cluster.start(cpus=2)
+"""
+"""In a process of its own: what Ray leaves behind in one is no matter of other tests."""
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +59,12 @@ def alone(settings: Made) -> Path:
     return sft(settings("alone", batch_size=2))
 
 
-@pytest.fixture(scope="module")
-def workshop() -> Iterator[None]:
-    """One Ray for the tests of this file."""
-    cluster.start(cpus=2)
-    yield
-    ray.shutdown()
+def started(script: str, given: SftSettings, folder: Path, *launcher: str) -> subprocess.CompletedProcess[str]:
+    """What came of the script, which is given a file with the settings."""
+    (folder / "settings.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json")))
+    (folder / "script.py").write_text(script)
+    command = [sys.executable, *launcher, str(folder / "script.py"), str(folder / "settings.yaml")]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def same(one: Path, other: Path) -> None:
@@ -72,27 +76,24 @@ def same(one: Path, other: Path) -> None:
 
 def test_two_processes_of_accelerate_are_one_with_twice_the_batch(settings: Made, alone: Path, tmp_path: Path) -> None:
     given = settings("accelerated")
-    file, script = tmp_path / "settings.yaml", tmp_path / "launched.py"
-    file.write_text(yaml.safe_dump(given.model_dump(mode="json")))
-    script.write_text(LAUNCHED)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script), str(file)]  # fmt: skip
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+                "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    done = started(TRAIN, given, tmp_path, *launcher)
     assert done.returncode == 0, done.stderr[-3000:]
     same(given.out, alone)
     assert done.stdout.count("step 1/2: loss") == 1, "only one process tells"
 
 
-def test_two_workers_of_ray_train_are_one_with_twice_the_batch(
-    settings: Made, alone: Path, workshop: None, capfd: pytest.CaptureFixture[str]
-) -> None:
-    out = sft(settings("distributed", workers=2))
-    same(out, alone)
-    assert capfd.readouterr().out.count("step 1/2: loss") == 1, "what the first worker says is passed on"
-    assert not list(out.glob(".*")), "nothing is left behind"
+def test_two_workers_of_ray_train_are_one_with_twice_the_batch(settings: Made, alone: Path, tmp_path: Path) -> None:
+    given = settings("distributed", workers=2)
+    done = started(RAY + TRAIN, given, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    same(given.out, alone)
+    assert done.stdout.count("step 1/2: loss") == 1, "what the first worker says is passed on"
+    assert not list(given.out.glob(".*")), "nothing is left behind"
 
 
 @pytest.mark.slow
-def test_what_the_recipe_refuses_in_a_worker_is_refused(settings: Made, workshop: None) -> None:
-    with pytest.raises(ConfigError, match="reads at most 2048 tokens"):
-        sft(settings("refused", workers=2, max_length=9999))
+def test_what_the_recipe_refuses_in_a_worker_is_refused(settings: Made, tmp_path: Path) -> None:
+    done = started(RAY + TRAIN, settings("refused", workers=2, max_length=9999), tmp_path)
+    assert done.returncode == 1 and "reads at most 2048 tokens" in done.stderr and "ConfigError" in done.stderr

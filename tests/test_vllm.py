@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -36,9 +37,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def on_a_small_machine() -> None:
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+def on_a_small_machine() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +67,18 @@ def adapter(model: Path) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chat(model: Path, adapter: Path) -> AsyncIterator[VllmChat]:
     config = VllmConfig(model=str(model), engine=ENGINE, adapters={"upside-down": adapter}, guided_calls=True)
-    made = VllmChat(config, concurrency=32)
-    await made.start()
-    yield made
-    await made.close()
+    async with started(config, concurrency=32) as made:
+        yield made
+
+
+@asynccontextmanager
+async def started(config: VllmConfig, *, concurrency: int) -> AsyncIterator[VllmChat]:
+    made = VllmChat(config, concurrency=concurrency)
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.close()
 
 
 async def test_the_parser_that_fits_is_found(chat: VllmChat) -> None:
@@ -250,16 +261,14 @@ async def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_a_killed_engine_is_a_dead_teacher(model: Path) -> None:
     """The real process of the engine, with requests under way."""
-    made = VllmChat(VllmConfig(model=str(model), engine=ENGINE, reasoning_parser="qwen3"), concurrency=8)
     before = {*descendants()}
-    await made.start()
-    (core,) = {*descendants(name="EngineCore")} - before
-    assert made._family.read("<think>Hm.</think>In Oslo.", Ask(TALK, SAMPLING, 0)) == ("In Oslo.", "Hm.", ())
-    asks = [asyncio.create_task(made.complete(Ask(TALK, Sampling(0.8, 900), seed))) for seed in range(8)]
-    await asyncio.sleep(0.3)
-    assert kill(core)
-    for result in await asyncio.gather(*asks, return_exceptions=True):
-        assert isinstance(result, TeacherDied | Completion)
-    with pytest.raises(TeacherDied, match="dead"):
-        await made.complete(Ask(TALK, SAMPLING, 0))
-    await made.close()
+    async with started(VllmConfig(model=str(model), engine=ENGINE, reasoning_parser="qwen3"), concurrency=8) as made:
+        (core,) = {*descendants(name="EngineCore")} - before
+        assert made._family.read("<think>Hm.</think>In Oslo.", Ask(TALK, SAMPLING, 0)) == ("In Oslo.", "Hm.", ())
+        asks = [asyncio.create_task(made.complete(Ask(TALK, Sampling(0.8, 900), seed))) for seed in range(7)]
+        await made.complete(Ask(TALK, Sampling(0.8, 4), 7))  # this one came last: the others are under way too
+        assert kill(core)
+        for result in await asyncio.gather(*asks, return_exceptions=True):
+            assert isinstance(result, TeacherDied | Completion)
+        with pytest.raises(TeacherDied, match="dead"):
+            await made.complete(Ask(TALK, SAMPLING, 0))
