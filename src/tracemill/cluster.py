@@ -181,12 +181,21 @@ def start(*, address: str | None = None, cpus: int | None = None, on_loss: Calla
 
 def _raylet() -> psutil.Process:
     """The one of this Ray: a run that has begun again in place is still the parent of the one that died."""
-    children = psutil.Process().children(recursive=True)
-    return next(child for child in children if child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE)
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if child.name() == "raylet" and _lives(child):
+                return child
+    raise ClusterError("Ray's raylet has died as soon as it was there. Nothing is lost: run the same command again.")
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):  # it may be gone between two questions
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _watch(raylet: psutil.Process, on_loss: Callable[[], None]) -> None:
-    while raylet.is_running() and raylet.status() != psutil.STATUS_ZOMBIE:
+    while _lives(raylet):
         time.sleep(0.1)
     if not ray.is_initialized():
         return  # ended by ray.shutdown()
