@@ -65,7 +65,7 @@ def test_each_kind_of_file_is_read_and_says_where_things_are(file: str, tmp_path
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_text(json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows))
-    read = read_benchmark(path)
+    read = read_benchmark(path, path.name)
     assert read.texts == {SHORT: "[0].question", LONG: "[1].question"}
     assert list(read.tools.values()) == ["[0].tools[0]"]
 
@@ -74,7 +74,7 @@ def test_each_kind_of_file_is_read_and_says_where_things_are(file: str, tmp_path
 def test_a_file_that_says_nothing_is_refused_with_what_was_found(text: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(text)
     with pytest.raises(DatasetError, match=expected):
-        read_benchmark(tmp_path / "b.json")
+        read_benchmark(tmp_path / "b.json", "b.json")
 
 
 def test_thirteen_words_in_a_row_are_enough_and_twelve_are_not() -> None:
@@ -123,3 +123,11 @@ def test_a_tool_of_one_argument_needs_the_same_description() -> None:
 
 def test_a_call_in_a_benchmark_is_no_tool() -> None:
     assert not benchmark({"tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Linz"}}}]}).tools
+
+
+def test_what_two_benchmarks_hold_counts_for_both() -> None:
+    both = [Benchmark("one"), Benchmark("two")]
+    for one in both:
+        one.take({"question": LONG, "tools": [TOOL]}, "")
+    met = Contamination(both).matches([{"role": "user", "content": LONG}], [json.dumps(TOOL)])
+    assert sorted((one.benchmark, one.by) for one in met) == [("one", "text"), ("one", "tool"), ("two", "text"), ("two", "tool")]

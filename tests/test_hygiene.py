@@ -202,6 +202,60 @@ def test_an_import_is_cleaned_too(tmp_path: Path) -> None:
     assert "## Cleaning" in (tmp_path / "clean/README.md").read_text(encoding="utf-8")
 
 
+def test_the_ledger_of_an_import_holds_no_personal_data_of_its_users(tmp_path: Path) -> None:
+    said = "I am jane.roe@acme.io, IBAN AT61 1904 3002 3457 3201."
+    refused: list[Any] = [
+        {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": "Noted."}], "reward": 0},
+        {"messages": [{"role": "customer", "content": said}, {"role": "assistant", "content": "Noted."}]},
+        {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann."}]},
+    ]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in refused) + f"broken: {said}\n")
+    import_openai(tmp_path / "talks.jsonl", tmp_path / "run")
+    assert clean(Cleaning(tmp_path / "run", tmp_path / "clean")) == 0
+    ledger = json.dumps(rows(tmp_path / "clean", "rejects/*.parquet"), ensure_ascii=False)
+    assert "jane.roe" not in ledger and "1904" not in ledger and ledger.count("jan…[email, 16 characters]") == 3
+    assert report(tmp_path / "clean")["masked_rejections"] == 3
+    assert verify(tmp_path / "clean") == 0
+
+
+def talk_file(path: Path, *asked: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    talks = [{"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": "Done."}]} for one in asked]
+    path.write_text("".join(json.dumps(one) + "\n" for one in talks))
+    return path
+
+
+def test_runs_and_benchmarks_of_one_name_are_told_apart_wherever_the_command_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [
+        "Which of the three bridges over the river is closed to heavy traffic this winter, and until when will it be?",
+        "Please write to all of the members that the meeting of the choir begins an hour later than it says in the plan.",
+        "How much flour do I need for two loaves of bread and a tray of rolls if the oven is a small one?",
+    ]
+    import_openai(talk_file(tmp_path / "talks.jsonl", *asked), tmp_path / "run")
+    for folder, one in (("a", asked[0]), ("b", asked[1])):
+        import_openai(talk_file(tmp_path / folder / "q.jsonl", one), tmp_path / folder / "old")
+    monkeypatch.chdir(tmp_path / "b" / "old")
+    benchmarks = (tmp_path / "a/q.jsonl", tmp_path / "b/q.jsonl")
+    clean(Cleaning(tmp_path / "run", tmp_path / "clean", earlier=(tmp_path / "a/old", Path())))
+    clean(Cleaning(tmp_path / "run", tmp_path / "met", benchmarks=benchmarks))
+    assert report(tmp_path / "clean")["near_duplicates"]["earlier"] == {"old": 1, "old (2)": 1}
+    assert report(tmp_path / "clean")["kept"] == 1
+    met = report(tmp_path / "met")["contamination"]
+    assert {name: one["traces_by_text"] for name, one in met.items()} == {"q.jsonl": 1, "q.jsonl (2)": 1}
+
+
+def test_the_words_of_a_text_that_holds_personal_data_and_meets_a_benchmark_are_not_told(tmp_path: Path) -> None:
+    asked = "Please send the bill of last month to jane.roe@acme.io and tell me when that is done, thank you."
+    file = talk_file(tmp_path / "q.jsonl", asked)
+    import_openai(file, tmp_path / "run")
+    clean(Cleaning(tmp_path / "run", tmp_path / "clean", benchmarks=(file,)))
+    assert report(tmp_path / "clean")["contamination"]["q.jsonl"]["traces_by_text"] == 1
+    told = (tmp_path / "clean/hygiene.json").read_text() + json.dumps(rows(tmp_path / "clean", "removed/*.parquet"))
+    assert "jane roe acme" not in told and "jane.roe" not in told
+
+
 @pytest.mark.skipif(TAU is None, reason="shared/data/tau-bench-airline-gpt-4o.json is not here")
 def test_real_conversations_meet_the_benchmark_that_they_are_from(tmp_path: Path, milled: Path) -> None:
     assert TAU is not None

@@ -74,9 +74,9 @@ class Benchmark:
             self.take(one, f"{path}.{key}" if path else str(key), asked=inside, least=least)
 
 
-def read_benchmark(path: Path) -> Benchmark:
+def read_benchmark(path: Path, name: str) -> Benchmark:
     """Raises DatasetError where the file cannot be read, or nothing in it is a question or a tool."""
-    found = Benchmark(path.name)
+    found = Benchmark(name)
     keys: dict[str, None] = {}
     try:
         for place, value in _documents(path):

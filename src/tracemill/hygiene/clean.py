@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,10 @@ def _done_before(clean: Path, digest: str) -> dict[str, Any] | None:
 
 
 def _fill(job: Cleaning, run: dict[str, Json], digest: str, folder: Path) -> dict[str, Any]:
-    benchmarks = [read_benchmark(path) for path in job.benchmarks]
+    benchmarks = [read_benchmark(path, label) for path, label in zip(job.benchmarks, _labels(job.benchmarks), strict=True)]
     survey = Survey(Contamination(benchmarks), job.keep_findings)
     files = data_files(job.out)
-    labels = [one.name for one in job.earlier]
+    labels = _labels(job.earlier)
     total = sum(row_count(path) for path in files)
     waiting = Console(stderr=True)
     with Progress(console=waiting, transient=True, disable=not waiting.is_terminal) as progress:
@@ -140,9 +140,19 @@ def _fill(job: Cleaning, run: dict[str, Json], digest: str, folder: Path) -> dic
 def _settings(job: Cleaning) -> dict[str, Json]:
     """By names alone: where files lie is nobody's business."""
     return {
-        "of": job.out.resolve().name, "earlier": [one.resolve().name for one in job.earlier], "benchmarks": [one.name for one in job.benchmarks],
+        "of": job.out.resolve().name, "earlier": _labels(job.earlier), "benchmarks": _labels(job.benchmarks),
         "similar": job.similar, "keep_findings": job.keep_findings,
     }  # fmt: skip
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The name of each, with a number where two have the same: the report counts by them."""
+    labels: list[str] = []
+    for path in paths:
+        name = path.resolve().name
+        names = (name, *(f"{name} ({number})" for number in range(2, len(paths) + 1)))
+        labels.append(next(one for one in names if one not in labels))
+    return labels
 
 
 class _Copy:
@@ -195,9 +205,10 @@ class _Copy:
 
     def _masked(self, cls: type[Record], row: Row) -> Row:
         messages = [json.loads(text) for text in row["messages"]]
-        found = in_messages(messages, speakers=("assistant",))
+        imported = cls is Refusal  # whose users are real for all that is known, and of which nothing was given beforehand
+        found = in_messages(messages, speakers=("assistant", "user") if imported else ("assistant",))
         for name in ("raw", "reason", "evidence"):
-            found += in_text("\n".join([row[name]] if isinstance(row[name], str) else row[name]), name)
+            found += in_text("\n".join([row[name]] if isinstance(row[name], str) else row[name]), name, personal=imported)
         self._survey.findings += [(row["id"], one) for one in found]
         if not found or self._job.keep_findings:
             return row

@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracemill.hygiene.benchmarks import Benchmark, Tool, read_tool
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 LONGEST, SHORTEST = 13, 8  # words
 TELLING = 2  # arguments from which on a tool is known by their names
+K = TypeVar("K")
+Place = tuple[str, str]
+"""Name of a benchmark, and where in it."""
 _WORD = re.compile(r"\w+")
 
 
@@ -50,8 +53,8 @@ class Contamination:
     def __init__(self, benchmarks: Sequence[Benchmark]) -> None:
         self.passed_over = {one.name: 0 for one in benchmarks}
         """Texts that are too short to tell anything, by benchmark."""
-        grams: dict[int, dict[int, tuple[str, str]]] = {}
-        self._tools: dict[Tool, tuple[str, str]] = {}
+        grams: dict[int, dict[int, tuple[Place, ...]]] = {}
+        self._tools: dict[Tool, tuple[Place, ...]] = {}
         for one in benchmarks:
             for text, place in one.texts.items():
                 spoken = _words(text)
@@ -62,20 +65,21 @@ class Contamination:
                 known = grams.setdefault(size, {})
                 for _, numbers in _hashes(spoken, size, size):
                     for gram in numbers.tolist():
-                        known.setdefault(gram, (one.name, place))
+                        _note(known, gram, (one.name, place))
             for tool, place in one.tools.items():
-                self._tools.setdefault(_telling(tool), (one.name, place))
+                _note(self._tools, _telling(tool), (one.name, place))
         self._grams = {size: (_sorted(known), known) for size, known in grams.items()}
 
     def matches(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> list[Match]:
         """`messages` as JSON values; `tools` as JSON texts. Of each text of a benchmark and each tool the first meeting."""
-        found = [match for text in dict.fromkeys(tools) if (match := self._tool_match(text))]
+        found = [match for text in dict.fromkeys(tools) for match in self._tool_matches(text)]
         return [*found, *self._text_matches(list(spoken_texts(messages)))] if self._grams else found
 
-    def _tool_match(self, text: str) -> Match | None:
+    def _tool_matches(self, text: str) -> Iterator[Match]:
         tool = _offered(text)
-        known = self._tools.get(_telling(tool)) if tool else None
-        return Match(known[0], "tool", known[1], "tools", tool.name) if known and tool else None
+        if tool is not None:
+            for benchmark, there in self._tools.get(_telling(tool), ()):
+                yield Match(benchmark, "tool", there, "tools", tool.name)
 
     def _text_matches(self, texts: Sequence[tuple[str, str]]) -> list[Match]:
         import numpy as np
@@ -87,9 +91,16 @@ class Contamination:
                 continue
             grams, known = self._grams[size]
             for at in np.flatnonzero(grams[np.searchsorted(grams, mine).clip(max=len(grams) - 1)] == mine).tolist():
-                benchmark, there = known[int(mine[at])]
-                found.setdefault((benchmark, there), Match(benchmark, "text", there, places[at], " ".join(spoken[at : at + size])))
+                for benchmark, there in known[int(mine[at])]:
+                    found.setdefault((benchmark, there), Match(benchmark, "text", there, places[at], " ".join(spoken[at : at + size])))
         return list(found.values())
+
+
+def _note(known: dict[K, tuple[Place, ...]], what: K, place: Place) -> None:
+    """The first place of each benchmark: what several of them hold counts for each."""
+    there = known.get(what, ())
+    if all(benchmark != place[0] for benchmark, _ in there):
+        known[what] = (*there, place)
 
 
 def spoken_texts(messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -53,9 +53,11 @@ def in_messages(
     return list(found.values())
 
 
-def in_text(text: str, where: str) -> list[Finding]:
-    """In a text that stands by itself, such as what could not be used of a reply: secrets alone, as nothing says what was given."""
-    return [Finding(kind, where, secret) for kind, secret in dict.fromkeys(occurrences(text, SECRETS))]
+def in_text(text: str, where: str, *, personal: bool = False) -> list[Finding]:
+    """In a text that stands by itself, such as what could not be used of a reply. Personal data only if asked for, as nothing
+    says what was given."""
+    patterns = SECRETS + PERSONAL if personal else SECRETS
+    return [Finding(kind, where, secret) for kind, secret in dict.fromkeys(occurrences(text, patterns))]
 
 
 def mask(value: Json, findings: Sequence[Finding]) -> Json:

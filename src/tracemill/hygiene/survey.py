@@ -6,7 +6,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,10 @@ class Survey:
     def _judge(self, row: Row, messages: list[Json], scenario: Json) -> None:
         findings = in_messages(messages, _given(row, scenario))
         self.findings += [(row["id"], one) for one in findings]
-        reasons = Reasons([] if self.keep_findings else findings, self.contamination.matches(messages, row["tools"]))
+        matches = self.contamination.matches(messages, row["tools"])
+        if findings:  # the words that met may be those of a finding, which is told nowhere
+            matches = [replace(one, what="(words of a text with findings)") if one.by == "text" else one for one in matches]
+        reasons = Reasons([] if self.keep_findings else findings, matches)
         if reasons.findings or reasons.matches:
             self.reasons[row["id"]] = reasons  # and nothing is a near-duplicate of what goes
         else:
