@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,19 @@ def test_a_file_that_says_nothing_is_refused_with_what_was_found(text: str, expe
     (tmp_path / "b.json").write_text(text)
     with pytest.raises(DatasetError, match=expected):
         read_benchmark(tmp_path / "b.json", "b.json")
+
+
+def test_a_compressed_file_is_refused_with_how_to_unpack_it(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(json.dumps({"question": LONG}).encode()))
+    with pytest.raises(DatasetError, match="gunzip -k"):
+        read_benchmark(tmp_path / "b.jsonl.gz", "b.jsonl.gz")
+
+
+@pytest.mark.parametrize("asked", ["请帮我查询一下明天上午从北京飞往上海的航班", "明日の東京の天気を教えてください。傘は必要ですか"])
+def test_without_spaces_each_sign_is_a_word(asked: str) -> None:
+    assert len(found({"question": asked}, f"你好！{asked}，谢谢。")) == 1
+    assert found({"question": asked}, "你好！请问这件事情怎么办，谢谢。") == []
+    assert found({"messages": [{"role": "user", "content": "Hi."}, {"role": "user", "content": asked}]}, asked) != []
 
 
 def test_thirteen_words_in_a_row_are_enough_and_twelve_are_not() -> None:

@@ -179,6 +179,12 @@ def test_what_cannot_be_read_is_told(turns: list[tuple[str, Json]], says: str) -
     assert any(says in problem for _, problem in read_row(row(*turns)).problems)
 
 
+def test_a_row_with_pictures_is_not_learnt_from_its_words_alone() -> None:
+    talk = row(("human", "<image>What is this?"), ("gpt", "A cat."))
+    assert read_row({**talk, "images": ["cat.png"]}).problems == [("schema", "images: only text can be imported")]
+    assert read_row({**talk, "images": [], "videos": None}).problems == []
+
+
 @pytest.mark.parametrize("value", [{}, {"text": "Hi."}, {"conversations": None}])
 def test_a_row_without_turns_is_refused(value: dict[str, Json]) -> None:
     assert read_row(value).problems[0][0] == "row"

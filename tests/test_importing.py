@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shlex
@@ -236,6 +237,8 @@ TWO = calling(call(id="a"), call(id="b"))
 FLAWS: list[tuple[Json, str, str]] = [
     ("{broken", "row", "not JSON: Expecting property name"),
     ([1], "row", "expected an object, got a list"),
+    (None, "row", "expected an object, got nothing"),
+    (7, "row", "expected an object, got a number"),
     ({}, "row", "it holds neither `messages` nor `traj`, but nothing"),
     ({"conversations": []}, "row", "neither `messages` nor `traj`, but 'conversations'"),
     ({**good(), "chosen": [DONE], "rejected": [DONE]}, "row", "it is a preference pair, with `chosen` and `rejected`"),
@@ -394,6 +397,7 @@ def test_our_own_shards_can_be_imported(tmp_path: Path) -> None:
         (b'{"data":\n []}', "should hold a list of rows, and holds an object"),
         (b"[]", "holds no rows"),
         (b"PAR1nonsense", "is no Parquet file that can be read"),
+        (gzip.compress(b"{}"), "is compressed: unpack it first, with gunzip -k .*file.json"),
     ],
 )
 def test_a_file_that_holds_no_rows_is_told_and_leaves_nothing_behind(tmp_path: Path, content: bytes, says: str) -> None:

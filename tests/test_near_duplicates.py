@@ -38,6 +38,13 @@ def test_traces_that_differ_by_a_number_are_near_duplicates_and_the_first_stays(
     assert repeats(flight("WF100"), flight("WF200"), flight("WF300")) == {1: 0, 2: 0}
 
 
+def test_without_spaces_each_sign_is_a_word() -> None:
+    asked = "请帮我查询一下明天上午从北京飞往上海的航班，并且告诉我最便宜的那一班的价格是多少"
+    assert repeats(conversation(asked), conversation(f"{asked}，谢谢"), conversation("请问怎样才能退掉我上周在你们店里买的那双鞋子")) == {
+        1: 0
+    }
+
+
 def test_another_wish_or_another_call_is_no_near_duplicate() -> None:
     other = conversation(ASK.format("WF1"), ("find_hotel", {"flight": "WF1"}, "{}"))
     more = conversation(ASK.format("WF1"), ("get_flight", {"flight": "WF1"}, "{}"), ("get_flight", {"flight": "WF1"}, "{}"))

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracemill.errors import DatasetError
+from tracemill.hygiene.minhash import WORD
+from tracemill.importing.rows import check_unpacked
 from tracemill.trace import Json
 
 ASKED = frozenset({
@@ -50,7 +52,7 @@ class Benchmark:
             inside = _unpacked(value)
             if inside is not None:
                 self.take(inside, path, asked=asked, least=least)
-            elif asked and len(value.split()) >= least:
+            elif asked and len(WORD.findall(value)) >= least:
                 self.texts.setdefault(value, path)
         elif isinstance(value, list | tuple):
             for at, one in enumerate(value):
@@ -133,6 +135,7 @@ def _unpacked(text: str) -> Json:
 def _documents(path: Path) -> Iterator[tuple[str, Json]]:
     with path.open("rb") as file:
         magic = file.read(4)
+    check_unpacked(path, magic)
     if magic == b"PAR1":
         yield from _parquet(path)
         return

@@ -14,12 +14,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracemill.hygiene.benchmarks import Benchmark, Tool, read_tool
+from tracemill.hygiene.minhash import WORD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,6 @@ TELLING = 2  # arguments from which on a tool is known by their names
 K = TypeVar("K")
 Place = tuple[str, str]
 """Name of a benchmark, and where in it."""
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _offered(text: str) -> Tool | None:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    return WORD.findall(text.casefold())
 
 
 @functools.lru_cache(maxsize=1 << 18)

@@ -27,13 +27,15 @@ PLACES = BANDS * BAND_ROWS
 FOUND = 0.9  # chance with which a pair at the threshold should be a candidate
 CROWD = 64  # how many of a bucket a text is compared with
 SEED = 1
-_WORD = re.compile(r"\w+")
+_SIGNS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{_SIGNS}]|[^\W{_SIGNS}]+")
+"""Chinese and Japanese stand without spaces: there each sign is one."""
 _DIGITS = re.compile(r"\d+")
 
 
 def words(text: str) -> list[str]:
     """Case ignored, and every run of digits taken as one '0'."""
-    return _WORD.findall(_DIGITS.sub("0", text.casefold()))
+    return WORD.findall(_DIGITS.sub("0", text.casefold()))
 
 
 def three_grams(spoken: Sequence[str]) -> set[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracemill.importing.check import Found
-from tracemill.importing.write import MIN_REWARD, Given, import_file, unstorable
+from tracemill.importing.write import MIN_REWARD, Given, import_file, kind_named, unstorable
 from tracemill.trace import AssistantMessage, FunctionCall, Json, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 
 COLUMNS = ("messages", "traj", "tools", "reward", "id")
@@ -57,7 +57,7 @@ def read_row(row: dict[str, Json]) -> Given:
 
 def _read_messages(values: Json, given: Given) -> None:
     if not isinstance(values, list):
-        given.problems.append(("schema", f"messages: expected a list, got {_kind(values)}"))
+        given.problems.append(("schema", f"messages: expected a list, got {kind_named(values)}"))
         return
     reading = _Reading()
     for at, value in enumerate(values):
@@ -105,7 +105,7 @@ class _Reading:
         if role != "tool":
             self.end_of_results()
         if not isinstance(value, dict):
-            self._unknown(path, f"expected an object, got {_kind(value)}")
+            self._unknown(path, f"expected an object, got {kind_named(value)}")
         elif role in ("system", "developer"):
             self.messages.append(SystemMessage(content=self._text(value.get("content"), f"{path}.content")))
         elif role == "user":
@@ -138,7 +138,7 @@ class _Reading:
             self._problem(f"{path}.function_call", "this older form is not read: write it as `tool_calls`")
         calls = value.get("tool_calls") or []
         if not isinstance(calls, list):
-            self._problem(f"{path}.tool_calls", f"expected a list, got {_kind(calls)}")
+            self._problem(f"{path}.tool_calls", f"expected a list, got {kind_named(calls)}")
             calls = []
         self._waiting = [self._call(unpacked(call), f"{path}.tool_calls[{place}]") for place, call in enumerate(calls)]
         content = value.get("refusal") if value.get("content") in (None, "") else value["content"]
@@ -195,7 +195,7 @@ class _Reading:
             except (ValueError, RecursionError) as reason:
                 self._problem(path, f"not JSON: {reason}")
                 return None
-        problem = unstorable(value) if isinstance(value, dict) else f"expected an object, got {_kind(value)}"
+        problem = unstorable(value) if isinstance(value, dict) else f"expected an object, got {kind_named(value)}"
         if problem:
             self._problem(path, problem)
         return None if problem else value
@@ -232,7 +232,7 @@ class _Reading:
             value = "\n".join(self._part(part, f"{path}[{at}]") for at, part in enumerate(value))
         if value is None:
             return ""
-        problem = unstorable(value) if isinstance(value, str) else f"expected text, got {_kind(value)}"
+        problem = unstorable(value) if isinstance(value, str) else f"expected text, got {kind_named(value)}"
         if problem:
             self._problem(path, problem)
             return ""
@@ -241,18 +241,13 @@ class _Reading:
     def _part(self, part: Json, path: str) -> str:
         if isinstance(part, dict) and part.get("type") in TEXT_PARTS and isinstance(part.get("text"), str):
             return str(part["text"])
-        of = f"of type {_shown(part.get('type'))}" if isinstance(part, dict) else f"that is {_kind(part)}"
+        of = f"of type {_shown(part.get('type'))}" if isinstance(part, dict) else f"that is {kind_named(part)}"
         self._problem(path, f"only parts of text can be imported, got one {of}")
         return ""
 
 
 def _id(value: Json) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-
-
-def _kind(value: Json) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return "nothing" if value is None else names.get(type(value), type(value).__name__)
 
 
 def _shown(value: Json) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Json]:
     try:
         with path.open("rb") as file:
             magic = file.read(4)
+        check_unpacked(path, magic)
         if magic == b"PAR1":
             yield from _parquet_rows(path, columns)
         elif _is_lines(path):
@@ -38,6 +40,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Json]:
             yield from _whole_rows(path, columns)
     except OSError as reason:
         raise DatasetError(f"{path} cannot be read: {reason.strerror or reason}") from reason
+
+
+def check_unpacked(path: Path, magic: bytes) -> None:
+    """Raises DatasetError for what gzip has packed, such as rows.jsonl.gz."""
+    if magic.startswith(b"\x1f\x8b"):
+        raise DatasetError(f"{path} is compressed: unpack it first, with gunzip -k {shlex.quote(str(path))}")
 
 
 def _is_lines(path: Path) -> bool:

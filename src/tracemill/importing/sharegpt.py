@@ -26,7 +26,9 @@ from tracemill.importing.openai import read_row as read_openai
 from tracemill.importing.write import MIN_REWARD, Given, import_file
 from tracemill.trace import Json
 
-COLUMNS = ("conversations", "messages", "system", "tools", "reward", "id")
+MEDIA = ("images", "videos", "audios")
+"""Columns of LLaMA-Factory whose files stand for <image> and the like in the turns."""
+COLUMNS = ("conversations", "messages", "system", "tools", "reward", "id", *MEDIA)
 ROLES = {
     "system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "function_call": "assistant",
     "tool_call": "assistant", "observation": "tool", "tool": "tool", "tool_response": "tool", "function_response": "tool",
@@ -64,6 +66,7 @@ def read_row(row: dict[str, Json]) -> Given:
         messages = _with_system(row.get("system"), list(reading.messages(turns)), reading)
     made = read_openai({**{name: row.get(name) for name in ("tools", "reward", "id")}, "messages": messages})
     made.problems += reading.problems
+    made.problems += [("schema", f"{name}: only text can be imported") for name in MEDIA if row.get(name)]
     return made
 
 

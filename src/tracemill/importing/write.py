@@ -147,7 +147,7 @@ class _Import:
         if isinstance(value, Unreadable):
             return Given(problems=[("row", value.reason)])
         if not isinstance(value, dict):
-            return Given(problems=[("row", f"expected an object, got a {type(value).__name__}")])
+            return Given(problems=[("row", f"expected an object, got {kind_named(value)}")])
         given = self.job.read(value)
         if all(value.get(name) is not None for name in SIDES):
             given.problems.insert(0, ("row", "it is a preference pair, with `chosen` and `rejected`, and only conversations are imported"))
@@ -230,6 +230,12 @@ def _within_64_bits(value: Json) -> bool:
     if isinstance(value, dict | list):
         return all(map(_within_64_bits, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def kind_named(value: Json) -> str:
+    """In the words of JSON."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return "nothing" if value is None else names.get(type(value), type(value).__name__)
 
 
 def _written_out(text: str) -> str:
