@@ -206,6 +206,23 @@ def test_trl_learns_every_good_message_once_and_nothing_else(made: Made, source:
     assert noted(folder)[WRONG_STEPS] == 2
 
 
+def test_trl_is_offered_no_tools_where_there_are_none(made: Made, tiny: Path, tmp_path: Path) -> None:
+    import trl
+    from datasets import load_dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    talks = [{"messages": [ask("Hi."), act(words="Ho.")]}, {"messages": PLAIN, "tools": TOOLS}]
+    assert import_openai(write_lines(tmp_path / "talks.jsonl", talks), tmp_path / "talks") == 0
+    rows = load_dataset(str(made("trl", tmp_path / "talks")), "sft", split="train", cache_dir=str(tmp_path / "cache"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.chat_template = Path(trl.__file__).with_name("chat_templates").joinpath("llama3_1.jinja").read_text()
+    config = SFTConfig(output_dir=str(tmp_path / "out"), max_length=None, use_cpu=True, bf16=False, report_to=[])
+    trainer = SFTTrainer(model=str(tiny), args=config, train_dataset=rows, processing_class=tokenizer)
+    seen = [tokenizer.decode(row["input_ids"]) for row in trainer.train_dataset]
+    assert ["Given the following functions" in one for one in seen] == [False, True]
+
+
 def body(message: dict[str, Json]) -> str:
     """What the tiny template writes for the agent, with the token at which it stops."""
     thought = f"<think>\n{message['reasoning_content']}\n</think>\n" if message.get("reasoning_content") else ""

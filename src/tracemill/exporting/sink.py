@@ -36,7 +36,7 @@ class Lines(Sink):
 
 
 class Parquet(Sink):
-    """`columns`: each 'text' or 'records', a list of JSON values, which is stored as JSON text and read as values."""
+    """`columns`: each 'text' or 'records', a list of JSON values, which is stored as JSON text and read as values. Each may be null."""
 
     def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
         import pyarrow as pa
@@ -54,7 +54,9 @@ class Parquet(Sink):
     def add(self, row: dict[str, Json]) -> None:
         self._rows.append(
             {
-                name: [json.dumps(one, ensure_ascii=False) for one in value] if self._columns[name] == "records" else value
+                name: [json.dumps(one, ensure_ascii=False) for one in value]
+                if value is not None and self._columns[name] == "records"
+                else value
                 for name, value in row.items()
             }
         )

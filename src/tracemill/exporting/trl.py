@@ -4,7 +4,8 @@ TRL masks by role or by prompt, never a single message. So a trace is cut at its
 a completion, with all that came before, wrong steps too, as its prompt. Completion and role mask are both applied
 (trl 1.16, `SFTTrainer._prepare_dataset`), so that with `assistant_only_loss` results inside a completion are no target.
 
-Arguments are objects, as templates want them; the feature `List(Json())` keeps Arrow from filling in keys.
+Arguments are objects, as templates want them; the feature `List(Json())` keeps Arrow from filling in keys. Where there are no tools the
+column is null: TRL passes it on, and for an empty list Llama's template says that functions follow.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Trl(Form):
         messages = [bare(message) for message in one.messages]
         runs = spans(one.messages)
         for start, end in runs:
-            row = {"id": one.id, "prompt": messages[:start], "completion": messages[start:end], "tools": one.tools}
+            row = {"id": one.id, "prompt": messages[:start], "completion": messages[start:end], "tools": one.tools or None}
             yield "sft.parquet", row
         notes[WRONG_STEPS] += sum(map(wrong, one.messages))
         notes["conversations cut at their wrong steps into several rows"] += len(runs) > 1
@@ -41,4 +42,4 @@ class Trl(Form):
     def pair(self, one: Pair, notes: Notes) -> Iterator[Line]:
         prompt = [bare(message) for message in one.prompt]
         chosen, rejected = [bare(one.chosen)], [bare(one.rejected)]
-        yield "dpo.parquet", {"id": one.id, "prompt": prompt, "chosen": chosen, "rejected": rejected, "tools": one.tools}
+        yield "dpo.parquet", {"id": one.id, "prompt": prompt, "chosen": chosen, "rejected": rejected, "tools": one.tools or None}
