@@ -218,6 +218,28 @@ def test_the_ledger_of_an_import_holds_no_personal_data_of_its_users(tmp_path: P
     assert verify(tmp_path / "clean") == 0
 
 
+@pytest.mark.parametrize("damage", ["no card", "card", "counts"])
+def test_an_import_that_is_damaged_is_refused_before_it_is_read(tmp_path: Path, damage: str) -> None:
+    import_openai(talk_file(tmp_path / "talks.jsonl", "Which of them is it?"), tmp_path / "run")
+    card, record = tmp_path / "run/README.md", tmp_path / "run/run.json"
+    if damage == "counts":
+        record.write_text(json.dumps({**json.loads(record.read_text()), "counts": None}))
+    else:
+        card.unlink() if damage == "no card" else card.write_text("# My talks\n")
+    with pytest.raises(DatasetError, match="has no counts" if damage == "counts" else "README.md"):
+        clean(Cleaning(tmp_path / "run", tmp_path / "clean"))
+    assert not (tmp_path / "clean").exists()
+
+
+def test_of_a_run_that_is_not_complete_it_is_said(milled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = shutil.copytree(milled, tmp_path / "run") / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "complete": False}))
+    clean(Cleaning(tmp_path / "run", tmp_path / "clean"))
+    assert "The run was not complete: clean it again" in capsys.readouterr().out
+    clean(Cleaning(milled, tmp_path / "whole"))
+    assert "not complete" not in capsys.readouterr().out
+
+
 def talk_file(path: Path, *asked: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     talks = [{"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": "Done."}]} for one in asked]

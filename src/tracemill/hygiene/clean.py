@@ -24,6 +24,7 @@ from rich.progress import Progress
 from tracemill import __version__
 from tracemill.columns import Row, plain_row, to_row
 from tracemill.errors import ConfigError, DatasetError
+from tracemill.hub.content import split_card
 from tracemill.hygiene import report
 from tracemill.hygiene.benchmarks import read_benchmark
 from tracemill.hygiene.contamination import Contamination
@@ -57,7 +58,7 @@ def clean(job: Cleaning) -> int:
     if done is None:
         with whole_folder(job.clean) as hidden:
             done = _fill(job, run, digest, hidden)
-    report.show(Console(highlight=False), job.out, job.clean, done, again=again)
+    report.show(Console(highlight=False), job.out, job.clean, done, again=again, complete=run.get("complete") is not False)
     return 0 if done["kept"] else 1
 
 
@@ -75,6 +76,10 @@ def _run_to_clean(job: Cleaning) -> dict[str, Json]:
     problems += [f"--earlier {one} is the run that is cleaned" for one in job.earlier if one.resolve() == job.out.resolve()]
     if not run:
         problems.append(f"{job.out} has no run.json")
+    elif not isinstance(run.get("counts"), dict):
+        problems.append(f"{job.out / 'run.json'} is damaged: it has no counts")
+    if is_import(run):  # whose card is kept; that of a run is made anew
+        problems += _card_problems(job.out / "README.md")
     if "cleaned" in run:
         problems.append(
             f"{job.out} is a cleaned run already: clean the one that it was made from ({run['cleaned']['of']}) with all you want"
@@ -82,6 +87,13 @@ def _run_to_clean(job: Cleaning) -> dict[str, Json]:
     if problems:
         raise DatasetError(f"{job.out} cannot be cleaned", problems)
     return run
+
+
+def _card_problems(path: Path) -> Iterator[str]:
+    try:
+        split_card(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as reason:
+        yield f"{path} cannot be read: {reason}"
 
 
 def _digest(job: Cleaning) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tracemill import __version__, card
+from tracemill.hub.content import split_card
 from tracemill.hygiene.benchmarks import Benchmark
 from tracemill.hygiene.survey import Survey
 from tracemill.stats import count_of
@@ -124,8 +125,7 @@ def _tally(run: Mapping[str, Json]) -> Tally:
 
 def _card_of_import(folder: Path, out: Path, found: Mapping[str, Any]) -> str:
     """The card of the import, without configs of which nothing is left."""
-    _, front, body = (out / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    told = yaml.safe_load(front)
+    told, body = split_card((out / "README.md").read_text(encoding="utf-8"))
     told["configs"] = [one for one in told.get("configs", ()) if any(folder.glob(one["data_files"]))]
     return f"---\n{yaml.safe_dump(told, sort_keys=False, allow_unicode=True)}---\n{body}"
 
@@ -156,7 +156,7 @@ def _told(found: Mapping[str, Any]) -> Iterator[str]:
 # --- the screen ---------------------------------------------------------------------------------------------
 
 
-def show(console: Console, out: Path, clean: Path, found: Mapping[str, Any], *, again: bool) -> None:
+def show(console: Console, out: Path, clean: Path, found: Mapping[str, Any], *, again: bool, complete: bool) -> None:
     where, removed = escape(str(clean)), found["removed"]
     if again:
         console.print(f"[green]{where} holds this cleaning already.[/]", soft_wrap=True)
@@ -169,6 +169,8 @@ def show(console: Console, out: Path, clean: Path, found: Mapping[str, Any], *, 
         console.print(f"  {removed['preferences']:>7,}  preference pairs with them")
     for line in _told(found):
         console.print(escape(line), soft_wrap=True)
+    if not complete:
+        console.print("The run was not complete: clean it again into another folder when it is.")
     if not found["kept"]:
         console.print(f"[red]Nothing is left.[/] See {where}/{FILE}", soft_wrap=True)
     else:
