@@ -54,6 +54,22 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mill(tmp_path_factory.mktemp("dataset") / "run", accept=150, seed=5, flaws=0.1)
 
 
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of the small run that tests of training learn from."""
+    from tiny_training import small_run  # here, since most tests do without torch
+
+    return small_run(tmp_path_factory.mktemp("small") / "run")
+
+
+@pytest.fixture(scope="session")
+def model(data: Path) -> Path:
+    """The tiny model that it is learnt with, beside the run; not to be changed."""
+    from tiny_training import small_model
+
+    return small_model(data.parent / "tiny", data)
+
+
 @pytest.fixture
 def rewritten(milled: Path, tmp_path: Path) -> Rewrite:
     """Makes a copy of the shards of `milled`, without run.json, in which every row has gone through a function."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from processes import PATIENCE
-from tiny_training import SMALL, alike, history, small_model, small_run, weights
+from tiny_training import SMALL, alike, history, weights
 
 from tracemill.train.settings import SftSettings, load_settings
 from tracemill.train.sft import sft
@@ -37,17 +37,12 @@ cluster.start(cpus=2)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("small") / "run")
-
-
-@pytest.fixture(scope="module")
-def settings(data: Path) -> Made:
-    model = small_model(data.parent / "tiny", data)
+def settings(data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("distributed")
 
     def make(out: str, **given: Any) -> SftSettings:
         # Five rows in all: two full steps. To fill up the third, accelerate gives one of the processes a row for the second time.
-        mine = {"data": data, "model": str(model), "out": data.parent / out, **SMALL, "eval_share": 0.3, "max_steps": 2, **given}
+        mine = {"data": data, "model": str(model), "out": folder / out, **SMALL, "eval_share": 0.3, "max_steps": 2, **given}
         return load_settings(SftSettings, None, mine)
 
     return make

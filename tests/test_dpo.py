@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset, concatenate_datasets
-from tiny_training import SMALL, alike, history, small_model, small_run, weights
+from tiny_training import SMALL, alike, history, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -28,20 +28,9 @@ Made = Callable[..., DpoSettings]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("small") / "run")
-
-
-@pytest.fixture(scope="module")
-def model(data: Path) -> Path:
-    return small_model(data.parent / "tiny", data)
-
-
-@pytest.fixture(scope="module")
-def adapter(data: Path, model: Path) -> Path:
-    return sft(
-        load_settings(SftSettings, None, {"data": data, "model": str(model), "out": data.parent / "adapter", **SMALL, "max_steps": 2})
-    )
+def adapter(data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dpo") / "adapter"
+    return sft(load_settings(SftSettings, None, {"data": data, "model": str(model), "out": out, **SMALL, "max_steps": 2}))
 
 
 @pytest.fixture

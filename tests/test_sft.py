@@ -18,7 +18,7 @@ import torch
 import yaml
 from datasets import Dataset
 from pydantic import ValidationError
-from tiny_training import SMALL, alike, history, small_model, small_run, weights
+from tiny_training import SMALL, alike, history, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -32,16 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 Made = Callable[..., SftSettings]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("small") / "run")
-
-
-@pytest.fixture(scope="module")
-def model(data: Path) -> Path:
-    return small_model(data.parent / "tiny", data)
-
-
 @pytest.fixture
 def settings(data: Path, model: Path, tmp_path: Path) -> Made:
     def make(**given: Any) -> SftSettings:
@@ -51,9 +41,9 @@ def settings(data: Path, model: Path, tmp_path: Path) -> Made:
 
 
 @pytest.fixture(scope="module")
-def adapter(data: Path, model: Path) -> Path:
+def adapter(data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training with everything that can be written."""
-    out = data.parent / "adapter"
+    out = tmp_path_factory.mktemp("sft") / "adapter"
     return sft(load_settings(SftSettings, None, {"data": data, "model": str(model), "out": out, **SMALL, "epochs": 2, "merge": True}))
 
 
@@ -96,7 +86,7 @@ def test_what_is_written_names_data_settings_and_versions_and_no_machine(adapter
         assert needed in card, needed
     assert f"{history(adapter, 'eval_loss')[-1]:.4f}" in card
     for name in ("README.md", "training.json"):
-        assert str(data.parent) not in (adapter / name).read_text()
+        assert str(data.parent.parent) not in (adapter / name).read_text()
     assert (adapter / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not list(adapter.glob("checkpoint-*")) and not (adapter / "ref").exists()
 
@@ -240,11 +230,11 @@ def test_a_training_with_other_data_than_before_is_refused(use: str, settings: M
     assert len(caught.value.problems) == 1 and "old.jsonl" in caught.value.problems[0]
 
 
-def test_an_adapter_is_trained_on(adapter: Path, settings: Made) -> None:
+def test_an_adapter_is_trained_on(adapter: Path, model: Path, settings: Made) -> None:
     again = sft(settings(model=str(adapter), learning_rate=1e-5, max_steps=1))
     assert alike(weights(again), weights(adapter), atol=1e-3)
     assert history(again, "eval_loss")[0] == pytest.approx(history(adapter, "eval_loss")[-1], rel=0.3)
-    assert json.loads((again / "adapter_config.json").read_text())["base_model_name_or_path"] == str(adapter.parent / "tiny")
+    assert json.loads((again / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
 
 
 def test_under_an_adapter_that_is_trained_on_the_old_model_is_that_with_the_adapter(adapter: Path, settings: Made) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny_training import SMALL, alike, history, small_model, small_run, weights
+from tiny_training import SMALL, alike, history, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tracemill.errors import ConfigError, DatasetError
@@ -26,16 +26,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 Made = Callable[..., SftSettings]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("small") / "run")
-
-
-@pytest.fixture(scope="module")
-def model(data: Path) -> Path:
-    return small_model(data.parent / "tiny", data)
-
-
 @pytest.fixture
 def settings(data: Path, model: Path, tmp_path: Path) -> Made:
     def make(**given: Any) -> SftSettings:
@@ -46,8 +36,9 @@ def settings(data: Path, model: Path, tmp_path: Path) -> Made:
 
 
 @pytest.fixture(scope="module")
-def adapter(data: Path, model: Path) -> Path:
-    given = {"data": data, "model": str(model), "out": data.parent / "adapter", **SMALL, "max_steps": 2, "rank": 4, "eval_share": 0}
+def adapter(data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("folder") / "adapter"
+    given = {"data": data, "model": str(model), "out": out, **SMALL, "max_steps": 2, "rank": 4, "eval_share": 0}
     return sft(load_settings(SftSettings, None, given))
 
 
@@ -66,10 +57,11 @@ def logits(model: Any) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data: Path, model: Path) -> tuple[SftSettings, Path]:
+def undisturbed(data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[SftSettings, Path]:
     """A training that is done, and its folder as it was when two checkpoints were there."""
-    given = {"data": data, "model": str(model), "out": data.parent / "whole", **SMALL, "max_steps": 4, "save_steps": 1, "eval_share": 0}
-    made, left = load_settings(SftSettings, None, given), data.parent / "left"
+    folder = tmp_path_factory.mktemp("undisturbed")
+    given = {"data": data, "model": str(model), "out": folder / "whole", **SMALL, "max_steps": 4, "save_steps": 1, "eval_share": 0}
+    made, left = load_settings(SftSettings, None, given), folder / "left"
 
     def kill(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 4:
