@@ -16,8 +16,8 @@ from processes import PATIENCE, running
 
 from tracemill.config import Config, EndpointConfig, VllmConfig
 from tracemill.errors import TeacherError
-from tracemill.train.evaluate.models import contents, models_of
-from tracemill.train.model import PIECE, PIECES
+from tracemill.train.evaluate.models import models_of
+from tracemill.train.model import PIECE, PIECES, contents
 
 
 async def evaluate(out: Path, url: str, *words: str) -> tuple[int, str]:

@@ -129,6 +129,24 @@ def test_a_folder_with_checkpoints_of_another_training_is_refused(undisturbed: t
         sft(made.model_copy(update={"out": left, "seed": 7}))
 
 
+def test_a_folder_in_which_a_training_is_at_work_is_refused(settings: Made) -> None:
+    """Also before there is anything to go on from, and to the same command."""
+    with run.Run("sft", settings()):
+        for other in (settings(), settings(seed=7), settings(workers=2)):
+            with pytest.raises(DatasetError, match="is being written by another process"):
+                sft(other)
+        assert [path.name for path in settings().out.iterdir()] == [".lock"]
+    sft(settings(seed=7))
+
+
+def test_a_folder_of_something_else_is_left_as_it_was(settings: Made, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(DatasetError, match="holds no training"):
+        sft(settings())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
 @pytest.mark.parametrize("record", ["", "[]", '{"settings": {}}', "\0"])
 def test_a_record_that_cannot_be_read_is_refused(settings: Made, tmp_path: Path, record: str) -> None:
     (tmp_path / "out").mkdir()
@@ -176,7 +194,19 @@ def test_a_training_that_is_done_can_still_be_merged(settings: Made, copied: Pat
     )
     before = (copied / "merged").stat().st_mtime_ns
     sft(settings(**given, merge=True))
-    assert (copied / "merged").stat().st_mtime_ns == before and not list(copied.glob(".*"))
+    assert (copied / "merged").stat().st_mtime_ns == before and [path.name for path in copied.glob(".*")] == [".lock"]
+
+
+def test_the_licence_of_a_training_that_is_done_can_still_be_said(settings: Made, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = weights(copied)
+    sft(settings(out=copied, rank=4, license="mit"))
+    card = (copied / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "mit" and "\nmit. The data:" in card
+    assert json.loads((copied / "training.json").read_text())["settings"]["license"] == "mit"
+    assert "The card is written anew: license: None before, 'mit' now." in capsys.readouterr().out
+    sft(settings(out=copied, rank=4, license="mit"))
+    assert "anew" not in capsys.readouterr().out
+    assert (copied / "README.md").read_text() == card and alike(weights(copied), before, atol=0, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`", "ignore:Setting `save_embedding_layers`")
@@ -277,7 +307,16 @@ def test_a_tokenizer_without_an_end_is_told(settings: Made, model: Path, tmp_pat
         sft(settings(model=str(copy)))
 
 
-# --- what is said of an adapter that is trained on ---
+# --- what is said of a model ---
+
+
+def test_the_card_of_a_whole_model_tells_of_no_adapter(settings: Made) -> None:
+    out = sft(settings(method="full"))
+    card, told = (out / "README.md").read_text(), json.loads((out / "training.json").read_text())["settings"]
+    assert "`method` | `full`" in card
+    for name in ("rank", "alpha", "dropout", "targets"):
+        assert f"`{name}`" not in card and name not in told
+    sft(settings(method="full", rank=8))  # the same training, done
 
 
 def test_an_adapter_keeps_its_shape_and_the_card_says_which(settings: Made, adapter: Path) -> None:

@@ -29,47 +29,47 @@ def dpo(settings: DpoSettings) -> Path:
 
         return workers.run(dpo, settings)
 
-    here = run.Run("dpo", settings)
-    if here.complete:
-        here.left_alone()
+    with run.Run("dpo", settings) as here:
+        if here.complete:
+            here.left_alone()
+            return settings.out
+        set_seed(settings.seed)
+        tokenizer = model.load_tokenizer(settings)
+
+        # Model: the adapter that is trained on, or the base with a fresh one, or the whole model.
+        base, lora = model.load_model(settings)
+
+        # Data: token ids of prompt, chosen and rejected message.
+        encoder = data.Encoder(tokenizer, max_length=settings.max_length, reasoning=settings.reasoning)
+        pairs = concatenate_datasets([data.dpo_dataset(folder, encoder) for folder in settings.data])
+        if not len(pairs):
+            raise DatasetError("no pair is left to train on", encoder.report.lines())
+        train, held_out = run.held_out(pairs, settings.eval_share, settings.seed)
+        penalties = forgetting.penalties(settings.ewc, settings.kl, encoder, settings.out, seed=settings.seed)
+        here.begin(encoder.report)
+
+        whole, several = settings.method == "full", run.processes() > 1
+        trainer = penalty.with_penalties(Trainer, penalties)(
+            model=base,
+            ref_model=copy.deepcopy(base) if whole and several else None,
+            args=DPOConfig(
+                **run.arguments(settings, len(train), evaluated=held_out is not None),
+                beta=settings.beta,
+                loss_type=["sigmoid", "sft"] if settings.sft else ["sigmoid"],
+                loss_weights=[1.0, settings.sft] if settings.sft else None,
+                # The reference is the start. One process computes what it says once, in place of keeping a second model; TRL hands
+                # that on in a file which other processes do not find.
+                precompute_ref_log_probs=whole and not several,
+            ),
+            train_dataset=train,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            peft_config=lora,
+        )
+        run.train(here, trainer)
+
+        here.finish(trainer, tokenizer)
         return settings.out
-    set_seed(settings.seed)
-    tokenizer = model.load_tokenizer(settings)
-
-    # Model: the adapter that is trained on, or the base with a fresh one, or the whole model.
-    base, lora = model.load_model(settings)
-
-    # Data: token ids of prompt, chosen and rejected message.
-    encoder = data.Encoder(tokenizer, max_length=settings.max_length, reasoning=settings.reasoning)
-    pairs = concatenate_datasets([data.dpo_dataset(folder, encoder) for folder in settings.data])
-    if not len(pairs):
-        raise DatasetError("no pair is left to train on", encoder.report.lines())
-    train, held_out = run.held_out(pairs, settings.eval_share, settings.seed)
-    penalties = forgetting.penalties(settings.ewc, settings.kl, encoder, settings.out, seed=settings.seed)
-    here.begin(encoder.report)
-
-    whole, several = settings.method == "full", run.processes() > 1
-    trainer = penalty.with_penalties(Trainer, penalties)(
-        model=base,
-        ref_model=copy.deepcopy(base) if whole and several else None,
-        args=DPOConfig(
-            **run.arguments(settings, len(train), evaluated=held_out is not None),
-            beta=settings.beta,
-            loss_type=["sigmoid", "sft"] if settings.sft else ["sigmoid"],
-            loss_weights=[1.0, settings.sft] if settings.sft else None,
-            # The reference is the start. One process computes what it says once, in place of keeping a second model; TRL hands
-            # that on in a file which other processes do not find.
-            precompute_ref_log_probs=whole and not several,
-        ),
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-        peft_config=lora,
-    )
-    run.train(here, trainer)
-
-    here.finish(trainer, tokenizer)
-    return settings.out
 
 
 class Trainer(DPOTrainer):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracemill.errors import ConfigError
 from tracemill.trace import Json, fingerprint
-from tracemill.train.settings import TrainSettings
+from tracemill.train.settings import LORA, TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER = "adapter_config.json"
-PIECE, PIECES = 2**14, 2**10  # bytes of a file of weights that tell it from another: all of 16 MiB, a sample of more
-LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
-"""Settings of an adapter, and their names in its adapter_config.json."""
+PIECE, PIECES = 2**14, 2**10  # bytes of a file that tell it from another: all of 16 MiB, a sample of more
+FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json", ADAPTER, "tokenizer*", "chat_template*")
+"""Of a model's folder, what it answers by; cards, curves and records of its training are none of it."""
 
 
 def load_tokenizer(settings: TrainSettings) -> PreTrainedTokenizerBase:
@@ -126,21 +126,25 @@ def adapted(settings: TrainSettings) -> dict[str, Json]:
 
 
 def identity(model: str) -> dict[str, Json]:
-    """What tells a model from another: its name and, of a folder, its settings and weights; of an adapter, also its base."""
+    """What tells a model from another: its name and, of a folder, what is in it; of an adapter, also its base."""
     folder = Path(model)
     if not folder.is_dir():
         return {"name": model}
-    files = {path.name: sampled_digest(path) for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])}
-    texts = {path.name: path.read_text(encoding="utf-8") for path in (folder / "config.json", folder / ADAPTER) if path.is_file()}
     base: dict[str, Json] = {"base": identity(base_of(folder))} if is_adapter(folder) else {}
-    return {"name": folder.resolve().name, "fingerprint": fingerprint([files, texts]), **base}
+    return {"name": folder.resolve().name, "fingerprint": contents(folder), **base}
 
 
-def sampled_digest(weights: Path) -> str:
-    """A digest of pieces all over a file: training changes nearly every weight, and reading 100 GB takes minutes."""
-    size = weights.stat().st_size
+def contents(path: Path) -> str:
+    """The fingerprint of a file, or of the files by which a model's folder answers: of large ones their size and some of their bytes."""
+    files = sorted({file for pattern in FILES for file in path.glob(pattern)}) if path.is_dir() else [path]
+    return fingerprint({file.name: _digest(file) for file in files})
+
+
+def _digest(path: Path) -> str:
+    """Of pieces all over a file: training changes nearly every weight, and reading 100 GB takes minutes."""
+    size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
-    with weights.open("rb") as file:
+    with path.open("rb") as file:
         for start in range(0, size, max(PIECE, size // PIECES)):
             file.seek(start)
             digest.update(file.read(PIECE))
@@ -247,7 +251,7 @@ def lora(settings: TrainSettings) -> LoraConfig:
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
-        lora_alpha=settings.alpha if settings.alpha is not None else 2 * settings.rank,  # type: ignore[arg-type]
+        lora_alpha=settings.scale,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
         target_modules=settings.targets if isinstance(settings.targets, str) else list(settings.targets),
     )

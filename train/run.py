@@ -18,11 +18,10 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -33,7 +32,7 @@ from tracemill.train import card, checkpoints, curves, mixing
 from tracemill.train import model as models
 from tracemill.train.data import Report
 from tracemill.train.settings import TrainSettings
-from tracemill.writer import changes, write_whole
+from tracemill.writer import changes, lock, write_whole
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 LINES = 50  # of losses in a run
@@ -70,7 +69,13 @@ def say(text: str) -> None:
 
 
 class Run:
-    """One training in its folder. Raises DatasetError if the folder holds something else."""
+    """One training in its folder, which nobody else may write to within `with Run(...) as here`: the main process holds its lock.
+
+    Raises DatasetError if another process does, or if the folder holds something else.
+    """
+
+    complete: bool
+    """Whether all is done already."""
 
     def __init__(self, kind: str, settings: TrainSettings) -> None:
         self.out = settings.out
@@ -84,9 +89,21 @@ class Run:
         }  # fmt: skip
         if sources := other_data(settings):
             self.record["other_data"] = sources
-        self.complete = self._check()
-        if not self.complete and is_main():
-            make_folder(self.out)
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._refuse_strangers()
+        self._lock = hold(self.out) if is_main() else None
+        try:
+            self.complete = self._check()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock:
+            self._lock.close()
 
     def begin(self, report: Report, mixed: Sequence[str] = ()) -> None:
         """Tell and note what is about to be trained, so that a training that is cut off is known again."""
@@ -103,6 +120,11 @@ class Run:
         if is_main():
             write_whole(self.out / "training.json", json.dumps(self.record, indent=2) + "\n")
 
+    def _write_card(self) -> None:
+        """And the record that it is made of."""
+        write_whole(self.out / "README.md", card.render(self.record))
+        self.write()
+
     def checkpoint(self) -> Path | None:
         """The last one that is whole; those after it are told."""
         for found in checkpoints.found(self.out):
@@ -113,14 +135,19 @@ class Run:
         return None
 
     def left_alone(self) -> None:
-        """Of a training that is done: tell so, and write OUT/merged if it is asked for now."""
-        if self.settings.merge and not (self.out / "merged").exists() and is_main():
+        """Of a training that is done: tell so, and do what may still be asked for: OUT/merged, and a card with another licence."""
+        if not is_main():
+            return
+        record = json.loads((self.out / "training.json").read_text(encoding="utf-8"))
+        before = record["settings"]
+        if self.settings.merge and not (self.out / "merged").exists():
             models.merge(self.settings, models.load_tokenizer(self.settings.model_copy(update={"model": str(self.out)})))
-            self.record = json.loads((self.out / "training.json").read_text(encoding="utf-8"))
-            self.record["settings"]["merge"] = True
-            write_whole(self.out / "README.md", card.render(self.record))
-            self.write()
             say(f"merged to {self.out / 'merged'}")
+        now = before | {"merge": before["merge"] or self.settings.merge, "license": self.settings.license}
+        if now != before:
+            self.record = record | {"settings": now}
+            self._write_card()
+            say(f"The card is written anew: {'; '.join(changes(before, now))}.")
         say(f"{self.out} holds this training, done.")
 
     def finish(self, trainer: Any, tokenizer: Any) -> None:
@@ -131,19 +158,21 @@ class Run:
             models.save(trainer.accelerator.unwrap_model(trainer.model), tokenizer, self.settings)
             curves.plot(history, self.out / "curves.png")
             self.record |= {"history": history, "complete": True}
-            write_whole(self.out / "README.md", card.render(self.record))
-            self.write()
+            self._write_card()
             for checkpoint in checkpoints.found(self.out):
                 shutil.rmtree(checkpoint)
             summary(self, history)
         trainer.accelerator.wait_for_everyone()
 
+    def _refuse_strangers(self) -> None:
+        names = {entry.name for entry in self.out.iterdir() if not entry.name.startswith(".")} if self.out.is_dir() else set()
+        if names and "training.json" not in names:
+            raise DatasetError(f"{self.out} is not empty and holds no training: choose another --out")
+
     def _check(self) -> bool:
         """Whether the folder holds this training, done."""
         path = self.out / "training.json"
         if not path.exists():
-            if self.out.is_dir() and any(not entry.name.startswith(".") for entry in self.out.iterdir()):
-                raise DatasetError(f"{self.out} is not empty and holds no training: choose another --out")
             return False
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -163,12 +192,11 @@ class Run:
         return {**{name: record.get(name) for name in names}, "settings": settings}
 
 
-def make_folder(out: Path) -> None:
-    """Raises ConfigError if nothing can be written there."""
+def hold(out: Path) -> IO[str]:
+    """Make the folder if it is not there, and hold it: see `lock`. Raises ConfigError if nothing can be written there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        return lock(out)
     except OSError as reason:
         raise ConfigError(f"out: cannot write to {out}: {reason.strerror}") from reason
 

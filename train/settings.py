@@ -17,6 +17,8 @@ from tracemill.train.mixing import parse_mixes
 
 Method = Literal["lora", "qlora", "full"]
 S = TypeVar("S", bound="TrainSettings")
+LORA = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
+"""What has a part in an adapter alone, and its names in adapter_config.json."""
 
 
 class TrainSettings(BaseModel):
@@ -100,12 +102,16 @@ class TrainSettings(BaseModel):
     def rate(self) -> float:
         return self.learning_rate if self.learning_rate is not None else self.RATES[self.method]
 
+    @property
+    def scale(self) -> float:
+        return self.alpha if self.alpha is not None else 2 * self.rank
+
     def plain(self) -> dict[str, Json]:
-        """For files that travel: folders by their names only, since where they lay says nothing elsewhere."""
+        """For files that travel: folders by their names only, since where they lay says nothing elsewhere; what has no part is left out."""
         plain: dict[str, Json] = self.model_dump(mode="json", exclude={"out"})
-        plain |= {"data": [folder.resolve().name for folder in self.data], "learning_rate": self.rate}
+        plain |= {"data": [folder.resolve().name for folder in self.data], "learning_rate": self.rate, "alpha": self.scale}
         plain["model"] = Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
-        return plain
+        return {key: value for key, value in plain.items() if key not in LORA or self.method != "full"}
 
 
 class SftSettings(TrainSettings):

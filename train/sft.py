@@ -26,56 +26,56 @@ def sft(settings: SftSettings) -> Path:
 
         return workers.run(sft, settings)
 
-    here = run.Run("sft", settings)
-    if here.complete:
-        here.left_alone()
-        return settings.out
-    set_seed(settings.seed)
-    tokenizer = model.load_tokenizer(settings)
+    with run.Run("sft", settings) as here:
+        if here.complete:
+            here.left_alone()
+            return settings.out
+        set_seed(settings.seed)
+        tokenizer = model.load_tokenizer(settings)
 
-    # Model: the base with a fresh adapter, an adapter that is trained on, or the whole model.
-    base, lora = model.load_model(settings)
-    if settings.packing:
-        packing.attend_within(base)
+        # Model: the base with a fresh adapter, an adapter that is trained on, or the whole model.
+        base, lora = model.load_model(settings)
+        if settings.packing:
+            packing.attend_within(base)
 
-    # Data: token ids, and labels that are -100 where nothing is to be learnt.
-    encoder, replay = (
-        data.Encoder(
-            tokenizer,
-            max_length=settings.max_length,
-            reasoning=settings.reasoning,
-            too_long=settings.too_long,
-            mask_wrong=settings.mask_wrong,
+        # Data: token ids, and labels that are -100 where nothing is to be learnt.
+        encoder, replay = (
+            data.Encoder(
+                tokenizer,
+                max_length=settings.max_length,
+                reasoning=settings.reasoning,
+                too_long=settings.too_long,
+                mask_wrong=settings.mask_wrong,
+            )
+            for _ in range(2)  # each with a count of its own
         )
-        for _ in range(2)  # each with a count of its own
-    )
-    mixture = mixing.Mixture(mixing.parse_mixes(settings.mix), replay, seed=settings.seed)
-    penalties = forgetting.penalties(settings.ewc, settings.kl, replay, settings.out, seed=settings.seed)
-    train, held_out = datasets(settings, encoder, mixture)
-    if settings.stream:
-        here.begin(data.Report())
-    else:
-        here.begin(encoder.report, [*mixture.lines(), *replay.report.losses()])
+        mixture = mixing.Mixture(mixing.parse_mixes(settings.mix), replay, seed=settings.seed)
+        penalties = forgetting.penalties(settings.ewc, settings.kl, replay, settings.out, seed=settings.seed)
+        train, held_out = datasets(settings, encoder, mixture)
+        if settings.stream:
+            here.begin(data.Report())
+        else:
+            here.begin(encoder.report, [*mixture.lines(), *replay.report.losses()])
 
-    trainer = penalty.with_penalties(Trainer, penalties)(
-        model=base,
-        args=SFTConfig(
-            **run.arguments(settings, None if settings.stream else len(train), evaluated=held_out is not None),
-            packing=settings.packing,  # so that the collator tells conversations apart
-            dataset_kwargs={"skip_prepare_dataset": True},
-            train_sampling_strategy="random" if settings.packing else "group_by_length",
-        ),
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-        peft_config=lora,
-    )
-    run.train(here, trainer)
+        trainer = penalty.with_penalties(Trainer, penalties)(
+            model=base,
+            args=SFTConfig(
+                **run.arguments(settings, None if settings.stream else len(train), evaluated=held_out is not None),
+                packing=settings.packing,  # so that the collator tells conversations apart
+                dataset_kwargs={"skip_prepare_dataset": True},
+                train_sampling_strategy="random" if settings.packing else "group_by_length",
+            ),
+            train_dataset=train,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            peft_config=lora,
+        )
+        run.train(here, trainer)
 
-    if settings.stream:
-        here.tell(encoder.report, [*mixture.lines(), *replay.report.losses()])
-    here.finish(trainer, tokenizer)
-    return settings.out
+        if settings.stream:
+            here.tell(encoder.report, [*mixture.lines(), *replay.report.losses()])
+        here.finish(trainer, tokenizer)
+        return settings.out
 
 
 class Trainer(SFTTrainer):

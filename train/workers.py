@@ -33,16 +33,14 @@ def run(recipe: Callable[[S], Path], settings: S) -> Path:
 
     Raises what the recipe raises, and ClusterError if a worker dies: the same command goes on from the last checkpoint.
     """
-    from tracemill.train.run import make_folder
+    from tracemill.train.run import hold
 
-    make_folder(settings.out)
+    hold(settings.out).close()  # a folder that another process holds is refused before Ray is started; then the first worker holds it
     ours = not ray.is_initialized()
     cluster.start(cpus=max(settings.workers, os.cpu_count() or 1))
     gpus = cast("Any", ray).cluster_resources().get("GPU", 0) >= settings.workers
-    told = settings.out.resolve() / ".told"
-    told.touch()
     alone = settings.model_copy(update={"workers": 1})
-    with tempfile.TemporaryDirectory() as storage, _relayed(told):
+    with tempfile.TemporaryDirectory() as storage, _relayed(settings.out) as told:
         trainer = TorchTrainer(
             _work,
             # By name: what is pickled is imported by Ray's controller too, which has no use for torch.
@@ -85,23 +83,22 @@ def _cause(reason: WorkerGroupError) -> TracemillError:
 
 
 @contextlib.contextmanager
-def _relayed(told: Path) -> Iterator[None]:
-    """Print what the first worker says, as it says it."""
+def _relayed(out: Path) -> Iterator[Path]:
+    """A file of OUT, of which is printed what the first worker writes into it, as it writes it."""
     done = threading.Event()
+    with tempfile.NamedTemporaryFile("r", prefix=".told-", dir=out.resolve()) as lines:
 
-    def relay() -> None:
-        with told.open() as lines:
+        def relay() -> None:
             while True:
                 last = done.wait(WATCH_SECONDS)
                 print(lines.read(), end="", flush=True)
                 if last:
                     return
 
-    thread = threading.Thread(target=relay)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        told.unlink()
+        thread = threading.Thread(target=relay)
+        thread.start()
+        try:
+            yield Path(lines.name)
+        finally:
+            done.set()
+            thread.join()

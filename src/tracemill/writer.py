@@ -432,7 +432,8 @@ def changes(before: Json, now: Json, path: str = "", *, names: tuple[str, str] =
 
 
 def lock(out: Path) -> IO[str]:
-    file = (out / ".lock").open("w")
+    """Hold a folder until the file is closed, or the process ends in whatever way. Raises DatasetError if another process holds it."""
+    file = (out / ".lock").open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as reason:

@@ -9,11 +9,8 @@ import asyncio
 from pathlib import Path
 
 from tracemill.config import Config, EndpointConfig, VllmConfig
-from tracemill.trace import Json, fingerprint
-from tracemill.train.model import sampled_digest
-
-FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json", "adapter_config.json", "tokenizer*", "chat_template*")
-"""Of a model's folder, what it answers by; cards, curves and records of its training are none of it."""
+from tracemill.trace import Json
+from tracemill.train.model import contents
 
 
 def models_of(config: Config) -> dict[str, dict[str, Json]]:
@@ -37,9 +34,3 @@ async def _served(spec: EndpointConfig) -> dict[str, Json]:
     await chat.start()
     await chat.close()
     return chat.identity
-
-
-def contents(path: Path) -> str:
-    """The fingerprint of a file, or of the files by which a model's folder answers: of large ones their size and some of their bytes."""
-    files = sorted({file for pattern in FILES for file in path.glob(pattern)}) if path.is_dir() else [path]
-    return fingerprint({file.name: sampled_digest(file) for file in files})
