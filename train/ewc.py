@@ -13,15 +13,16 @@ place of draws it would be the "empirical Fisher", which is something else (Kuns
 2025, arXiv 2502.11756). Per token, because then strength 1 is, to second order and without the products of different weights,
 the KL divergence from the old model on the old data in nats per token: the unit of the loss, and of `KlSettings.weight`.
 
-With LoRA the trained matrices mean nothing by themselves: what changes is W, by scale * B @ A. So F is that of the frozen W, and
-the penalty is on scale * B @ A. It is no larger than W, and F takes 4 bytes a weight that LoRA targets.
+With LoRA the trained matrices mean nothing by themselves: they change W, by scale * B @ A. So W* is the frozen weight with what the
+adapter adds to it when training begins (nothing if it is fresh), F is that of W*, and the penalty is on scale * (B @ A - B* @ A*). It is
+no larger than W, and F takes 4 bytes a weight that LoRA targets.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from tracemill.errors import ConfigError, DatasetError
@@ -42,7 +44,7 @@ from tracemill.train.penalty import Inputs, causal, check_head, hidden_states, r
 
 @dataclass(frozen=True)
 class Protected:
-    """A weight by its name in the model without PEFT, and how far it is from where it was (differentiable)."""
+    """A weight by its name in the model without PEFT, and how far it is from where it was when training began (differentiable)."""
 
     name: str
     weight: nn.Parameter
@@ -62,7 +64,8 @@ class EwcPenalty:
     def prepare(self, model: nn.Module) -> None:
         self.protected = protected(model)
         weights = {one.name: one.weight for one in self.protected}
-        about = {"of": _identity(weights, self.examples), "is": "diagonal Fisher information per token, drawn labels"}
+        trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        about = {"of": _identity(weights | trained, self.examples), "is": "diagonal Fisher information per token, drawn labels"}
         self.fisher = _load(self.saved, about, weights)
         if not self.fisher:
             check_head(model)
@@ -114,7 +117,21 @@ def _targets(model: PeftModel) -> list[Protected]:
 
 
 def _target(name: str, layer: Any, adapter: str) -> Protected:
-    return Protected(f"{name}.weight", layer.get_base_layer().weight, lambda: layer.get_delta_weight(adapter))
+    added = _Added(layer, adapter)
+    start = {name: weight.detach().clone() for name, weight in added.named_parameters() if weight.requires_grad}
+    return Protected(f"{name}.weight", layer.get_base_layer().weight, lambda: added() - functional_call(added, start, ()))
+
+
+class _Added(nn.Module):
+    """What an adapter adds to the weight of a layer."""
+
+    def __init__(self, layer: Any, adapter: str) -> None:
+        super().__init__()
+        self.layer, self.adapter = layer, adapter
+
+    def forward(self) -> Tensor:
+        added: Tensor = self.layer.get_delta_weight(self.adapter)
+        return added
 
 
 def fisher(model: nn.Module, weights: Mapping[str, nn.Parameter], examples: Sequence[Example], *, seed: int = 0) -> dict[str, Tensor]:
@@ -137,18 +154,17 @@ def fisher(model: nn.Module, weights: Mapping[str, nn.Parameter], examples: Sequ
 
 @contextmanager
 def _at_rest(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """The model as it was before any adapter, without dropout, and with gradients of the given weights."""
+    """Without dropout, and with gradients of the given weights: of a frozen one that of what an adapter makes of it."""
     training, trained = model.training, {name: weight.requires_grad for name, weight in weights.items()}
-    with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
-        model.eval()
-        for weight in weights.values():
-            weight.requires_grad_(True)
-        try:
-            yield
-        finally:
-            model.train(training)
-            for name, weight in weights.items():
-                weight.requires_grad_(trained[name])
+    model.eval()
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for name, weight in weights.items():
+            weight.requires_grad_(trained[name])
 
 
 def _score(model: nn.Module, example: Example) -> tuple[Tensor, int]:
