@@ -51,6 +51,7 @@ def render(record: Mapping[str, Json]) -> str:
         "method": settings["method"],
         "datasets": _datasets(record["datasets"]),
         "report": "\n".join(f"- {line}" for line in record["told"]),
+        "hub": _hub(record.get("commits", {})),
         "reasoning": {"train": ", its reasoning included", "keep": "; its reasoning was context", "drop": "; its reasoning was left out"}[
             settings["reasoning"]
         ],
@@ -95,6 +96,11 @@ def _datasets(datasets: list[Json]) -> str:
         for one in datasets
     ]
     return _table(head, rows)
+
+
+def _hub(commits: Mapping[str, list[str]]) -> str:
+    told = [f"`{name}` at commit {', then '.join(f'`{one}`' for one in them)}" for name, them in commits.items()]
+    return f"\n\nFrom the Hub: {'; '.join(told)}." if told else ""
 
 
 def _losses(history: list[dict[str, Any]]) -> str:

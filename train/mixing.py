@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 BUFFER = 10_000  # rows of a stream that are shuffled at a time
+TIMEOUT = 10.0  # seconds
 SHAPES = "columns `messages` (OpenAI chat format; `tools` beside it), `prompt` and `completion`, or `text`"
 FILES = (".parquet", ".jsonl", ".json")
 EXPORTS = {"trl": "sft.parquet", "openai": "train.jsonl"}  # what is for SFT of a folder that `tracemill export` wrote, by its format
@@ -271,6 +272,16 @@ def _json(file: Path) -> Iterator[tuple[int, Json]]:
         raise ConfigError(f"{file} is not UTF-8: {reason}") from reason
     except json.JSONDecodeError as reason:
         raise ConfigError(f"{file} is not JSON lines: line {number}: {reason.msg}") from reason
+
+
+def commit(source: str) -> str | None:
+    """That a dataset of the Hub is at; None where the Hub does not tell."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(source.partition(":")[0], timeout=TIMEOUT).sha
+    except Exception:  # noqa: BLE001 - the Hub and the network raise what they like; the data are read, or refused, elsewhere
+        return None
 
 
 def _from_hub(source: str) -> Any:

@@ -134,6 +134,14 @@ def identity(model: str) -> dict[str, Json]:
     return {"name": folder.resolve().name, "fingerprint": contents(folder), **base}
 
 
+def commit(name: str) -> str | None:
+    """That a model of the Hub, which has been loaded by its name, was loaded at; None where the cache does not tell."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def contents(path: Path) -> str:
     """The fingerprint of a file, or of the files by which a model's folder answers: of large ones their size and some of their bytes."""
     files = sorted({file for pattern in FILES for file in path.glob(pattern)}) if path.is_dir() else [path]

@@ -90,6 +90,7 @@ class Run:
         if sources := other_data(settings):
             self.record["other_data"] = sources
         self._lock: IO[str] | None = None
+        self._commits: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
         self._refuse_strangers()
@@ -106,8 +107,10 @@ class Run:
             self._lock.close()
 
     def begin(self, report: Report, mixed: Sequence[str] = ()) -> None:
-        """Tell and note what is about to be trained, so that a training that is cut off is known again."""
+        """Tell and note what is about to be trained, so that a training that is cut off is known again. The model has been loaded."""
         self.tell(report, mixed)
+        if is_main():
+            self._note_commits()
         self.write()
 
     def tell(self, report: Report, mixed: Sequence[str] = ()) -> None:
@@ -119,6 +122,20 @@ class Run:
     def write(self) -> None:
         if is_main():
             write_whole(self.out / "training.json", json.dumps(self.record, indent=2) + "\n")
+
+    def _note_commits(self) -> None:
+        """Of what came from the Hub, as far as that tells: several where something changed there before the training went on."""
+        base = card.base_model(self.record)
+        now = {} if "fingerprint" in base else {base["name"]: models.commit(base["name"])}
+        now |= {source: mixing.commit(source) for source in _sources(self.settings) if not Path(source).exists()}
+        for name, commit in now.items():
+            known = self._commits.get(name, [])
+            if commit and commit not in known:
+                self._commits[name] = [*known, commit]
+                if known:
+                    say(f"{name} has changed on the Hub since this training began: it was at commit {known[-1]}, and is at {commit}.")
+        if self._commits:
+            self.record["commits"] = self._commits
 
     def _write_card(self) -> None:
         """And the record that it is made of."""
@@ -179,8 +196,9 @@ class Run:
             differences, done = changes(self._deciding(before), self._deciding(self.record)), bool(before["complete"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as reason:
             raise DatasetError(f"{path} cannot be read: choose another --out, or empty the folder", [repr(reason)]) from reason
-        if differences and not done and not checkpoints.found(self.out):
+        if not done and not checkpoints.found(self.out):
             return False  # nothing was learnt there
+        self._commits = before.get("commits", {})
         if differences:
             raise DatasetError(f"{self.out} holds another training: continue it with its settings, or choose another --out", differences)
         return done
@@ -217,10 +235,13 @@ def revision(folder: Path, kind: str) -> dict[str, Json]:
 
 def other_data(settings: TrainSettings) -> dict[str, Json]:
     """Each local source of mix, EWC and KL, and the fingerprint of its files; one of the Hub is known by its name, as models are."""
-    mixed = [mix.source for mix in mixing.parse_mixes(getattr(settings, "mix", ()))]
-    samples = [one.sample for one in (settings.ewc, settings.kl) if one and one.sample]
-    files = {source: mixing.files(source) for source in (*mixed, *samples)}
+    files = {source: mixing.files(source) for source in _sources(settings)}
     return {source: fingerprint([_digest(file) for file in found]) for source, found in files.items() if found}
+
+
+def _sources(settings: TrainSettings) -> list[str]:
+    mixed = [mix.source for mix in mixing.parse_mixes(getattr(settings, "mix", ()))]
+    return mixed + [one.sample for one in (settings.ewc, settings.kl) if one and one.sample]
 
 
 def _digest(path: Path) -> str:
