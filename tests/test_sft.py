@@ -242,6 +242,24 @@ def test_under_an_adapter_that_is_trained_on_the_old_model_is_that_with_the_adap
     assert term == pytest.approx(0, abs=1e-6)
 
 
+def test_wrong_steps_can_be_trained_but_nothing_that_is_context_in_other_data(settings: Made, tmp_path: Path) -> None:
+    """Neither what stands in a prompt nor what is marked."""
+    said = {"role": "user", "content": "Rice?"}, {"role": "assistant", "content": "It is in the blue jar."}
+    rows = {
+        "prompt": {"prompt": [*said, said[0]], "completion": [said[1]]},
+        "marked": {"messages": [said[0], {**said[1], "weight": 0}, *said]},
+    }
+    for name, row in rows.items():
+        old = tmp_path / f"{name}.jsonl"
+        old.write_text(json.dumps(row))
+        told = []
+        for masked in (True, False):
+            out = sft(settings(max_steps=1, mix=(f"{old}=0.01",), mask_wrong=masked, out=tmp_path / f"{name} {masked}"))
+            told.append(json.loads((out / "training.json").read_text())["told"][-1])
+        each = [int(tokens) / int(examples) for one in told for examples, tokens in re.findall(r"(\d+) examples, (\d+) trained", one)]
+        assert len(each) == 2 and each[0] == each[1], told
+
+
 # --- settings ---
 
 

@@ -123,7 +123,7 @@ class SftSettings(TrainSettings):
     epochs: float = Field(default=3.0, gt=0, description="Passes over the data.")
     packing: bool = Field(default=True, description="Several conversations in a row, none of which sees the others.")
     too_long: Literal["split", "drop"] = Field(default="split", description="What becomes of a trace beyond max_length.")
-    mask_wrong: bool = Field(default=True, description="Keep steps that are marked as wrong out of the loss.")
+    mask_wrong: bool = Field(default=True, description="Keep steps of the run that are marked as wrong out of the loss.")
     mix: tuple[str, ...] = Field(default=(), description="Other data and their shares of the trained tokens: SOURCE=SHARE each.")
     stream: bool = Field(default=False, description="Train on a run that still grows; takes max_steps.")
 

@@ -7,6 +7,7 @@ Load the model, turn traces into token ids and labels, train, save, plot, write 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,11 @@ def sft(settings: SftSettings) -> Path:
             packing.attend_within(base)
 
         # Data: token ids, and labels that are -100 where nothing is to be learnt.
-        encoder, replay = (
-            data.Encoder(
-                tokenizer,
-                max_length=settings.max_length,
-                reasoning=settings.reasoning,
-                too_long=settings.too_long,
-                mask_wrong=settings.mask_wrong,
-            )
-            for _ in range(2)  # each with a count of its own
+        encoder_of = partial(
+            data.Encoder, tokenizer, max_length=settings.max_length, reasoning=settings.reasoning, too_long=settings.too_long
         )
+        encoder = encoder_of(mask_wrong=settings.mask_wrong)
+        replay = encoder_of()  # with a count of its own; of other data, what is no more than context stays that
         mixture = mixing.Mixture(mixing.parse_mixes(settings.mix), replay, seed=settings.seed)
         penalties = forgetting.penalties(settings.ewc, settings.kl, replay, settings.out, seed=settings.seed)
         train, held_out = datasets(settings, encoder, mixture)
