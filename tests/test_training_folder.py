@@ -310,6 +310,24 @@ def test_a_tokenizer_without_an_end_is_told(settings: Made, model: Path, tmp_pat
 # --- what is said of a model ---
 
 
+def test_where_other_data_lay_is_said_nowhere(settings: Made, tmp_path: Path) -> None:
+    for name in ("old.jsonl", "older/old.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"prompt": "2 and 2 is", "completion": " 4"}))
+    old, older = tmp_path / "old.jsonl", tmp_path / "older" / "old.jsonl"
+    given = {"mix": (f"{old}=0.01", f"{older}=0.01"), "ewc": {"sample": str(old)}, "kl": {"sample": str(older)}}
+    out = sft(settings(**given))
+    for name in ("README.md", "training.json"):
+        told = (out / name).read_text()
+        assert "old.jsonl=0.01" in told and "old.jsonl: " in told and str(tmp_path) not in told
+    for one in (old, older):
+        before = one.read_text()
+        one.write_text(before.replace("4", "5"))
+        with pytest.raises(DatasetError, match="holds another training"):
+            sft(settings(**given))
+        one.write_text(before)
+
+
 def test_the_card_of_a_whole_model_tells_of_no_adapter(settings: Made) -> None:
     out = sft(settings(method="full"))
     card, told = (out / "README.md").read_text(), json.loads((out / "training.json").read_text())["settings"]

@@ -93,7 +93,7 @@ class Replay:
         """For the terminal, what was left out included; `everything` counts the trained tokens of the whole."""
         note = f", gone through {self.passes} times" if self.passes > 1 else "" if self.examples else ": less than half of one was due"
         share = f"{self.tokens:,} trained tokens ({self.tokens / max(1, everything):.1%})"
-        return [f"{self.mix.source}: {self.examples:,} examples, {share}{note}", *self._encoder.report.losses()]
+        return [f"{called(self.mix.source)}: {self.examples:,} examples, {share}{note}", *self._encoder.report.losses()]
 
     def _endless(self) -> Iterator[Example]:
         for self.passes in itertools.count(1):
@@ -216,6 +216,11 @@ def files(source: str) -> list[Path]:
     raise ConfigError(f"{path}: expected a file or folder of {', '.join(FILES)}, found none")
 
 
+def called(source: str) -> str:
+    """A source in what travels with the model: where it lay here says nothing elsewhere."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
 def _for_sft(export: Path) -> str:
     told = json.loads((export / "export.json").read_text(encoding="utf-8"))
     if told["format"] not in EXPORTS:
@@ -299,7 +304,7 @@ def _from_hub(source: str) -> Any:
 
 def _encoded(place: str, row: Mapping[str, Any], encoder: Encoder) -> list[Example]:
     """The examples of a row, by the columns in which it holds something."""
-    name = place.rpartition("/")[2]  # for the report, which travels with the model: where the file lay says nothing elsewhere
+    name = place.rpartition("/")[2]  # for the report, as in `called`
     if row.get("messages") is not None:
         return _conversation(place, name, row, (), row["messages"], encoder)
     prompt, completion, text = row.get("prompt"), row.get("completion"), row.get("text")

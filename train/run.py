@@ -235,8 +235,11 @@ def revision(folder: Path, kind: str) -> dict[str, Json]:
 
 def other_data(settings: TrainSettings) -> dict[str, Json]:
     """Each local source of mix, EWC and KL, and the fingerprint of its files; one of the Hub is known by its name, as models are."""
-    files = {source: mixing.files(source) for source in _sources(settings)}
-    return {source: fingerprint([_digest(file) for file in found]) for source, found in files.items() if found}
+    digests: dict[str, list[str]] = {}
+    for source in _sources(settings):
+        if Path(source).exists():
+            digests.setdefault(mixing.called(source), []).extend(map(_digest, mixing.files(source)))
+    return {name: fingerprint(found) for name, found in digests.items()}
 
 
 def _sources(settings: TrainSettings) -> list[str]:

@@ -13,7 +13,7 @@ from tracemill.config import read_config, validation_problems
 from tracemill.errors import ConfigError
 from tracemill.trace import Json, Kind
 from tracemill.train.forgetting import EwcSettings, KlSettings
-from tracemill.train.mixing import parse_mixes
+from tracemill.train.mixing import called, parse_mixes
 
 Method = Literal["lora", "qlora", "full"]
 S = TypeVar("S", bound="TrainSettings")
@@ -111,6 +111,9 @@ class TrainSettings(BaseModel):
         plain: dict[str, Json] = self.model_dump(mode="json", exclude={"out"})
         plain |= {"data": [folder.resolve().name for folder in self.data], "learning_rate": self.rate, "alpha": self.scale}
         plain["model"] = Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
+        for term in (plain["ewc"], plain["kl"]):
+            if term and term["sample"]:
+                term["sample"] = called(term["sample"])
         return {key: value for key, value in plain.items() if key not in LORA or self.method != "full"}
 
 
@@ -126,6 +129,10 @@ class SftSettings(TrainSettings):
     mask_wrong: bool = Field(default=True, description="Keep steps of the run that are marked as wrong out of the loss.")
     mix: tuple[str, ...] = Field(default=(), description="Other data and their shares of the trained tokens: SOURCE=SHARE each.")
     stream: bool = Field(default=False, description="Train on a run that still grows; takes max_steps.")
+
+    def plain(self) -> dict[str, Json]:
+        parts = [text.rpartition("=") for text in self.mix]
+        return {**super().plain(), "mix": [f"{called(source)}={share}" for source, _, share in parts]}
 
     @field_validator("mix")
     @classmethod
