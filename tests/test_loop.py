@@ -34,7 +34,7 @@ def test_what_was_trained_is_served_and_evaluated(tmp_path: Path) -> None:
     assert "update" in shown or "jar" in shown
     small = ("--max-steps", 3, "--batch-size", 1, "--gradient-accumulation", 1, "--max-length", 2048)
     learnt = tracemill("train", "sft", run, "--model", model, "--out", tmp_path / "sft", *map(str, small))
-    assert "Next: tracemill evaluate --policy" in learnt
+    assert "tracemill evaluate --policy" in learnt.partition("Next: ")[2]
     tracemill("train", "dpo", run, "--model", tmp_path / "sft", "--out", tmp_path / "dpo", *map(str, small))
     settings = tmp_path / "evaluation.yaml"
     base = json.loads((tmp_path / "dpo" / "adapter_config.json").read_text())["base_model_name_or_path"]

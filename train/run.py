@@ -26,6 +26,7 @@ from typing import IO, Any, Self
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tracemill import __version__
+from tracemill.calling import command
 from tracemill.errors import ConfigError, DatasetError
 from tracemill.trace import Json, fingerprint
 from tracemill.train import card, checkpoints, curves, mixing
@@ -356,7 +357,7 @@ def summary(run: Run, history: Sequence[dict[str, Any]]) -> None:
     say(f"{'throughput':22}{tokens / seconds:,.0f} tokens/s ({tokens:,.0f} in {seconds:,.0f} s)")
     say(f"{'written to':22}{run.out}" + (f", merged to {run.out / 'merged'}" if run.settings.merge else ""))
     data = run.settings.data[0]
-    say(f"Next: tracemill evaluate --policy {run.out} --data {data} --out {run.out}-evaluated")
+    say(f"Next: {command('evaluate', '--policy', run.out, '--data', data, '--out', f'{run.out}-evaluated')}")
 
 
 def throughput(history: Sequence[dict[str, Any]]) -> tuple[float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from tracemill import __version__
+from tracemill.calling import command
 from tracemill.config import Config, EndpointConfig, ModelConfig, load_config, read_config, unknown_key, validation_problems
 from tracemill.constitution.constitution import load_constitution
 from tracemill.errors import ConfigError, TeacherError
@@ -164,7 +164,7 @@ def _conclude(console: Console, config: Config, suite: SuiteConfig, sheet: Sheet
         console.print("There is nothing to report.")
         return 1
     console.print(f"\nThe whole report: [bold]{escape(str(out / 'report.html'))}[/]", highlight=False, soft_wrap=True)
-    next_step = f"tracemill compare {shlex.quote(str(out))} OTHER"
+    next_step = command("compare", out, "OTHER")
     console.print(f"Another policy on the same scenarios: {escape(next_step)}", highlight=False, soft_wrap=True)
     return 1 if sheet.lost else 0
 

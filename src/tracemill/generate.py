@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import shlex
 import sys
 import time
 from collections import deque
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from tracemill.calling import command, python
 from tracemill.config import MODES, Config, EndpointConfig, VllmConfig
 from tracemill.generators.scenario import kind_of
 from tracemill.job import Generation, build_job, engines, run_record
@@ -148,22 +149,20 @@ def _summary(console: Console, config: Config, out: Path, writer: Writer, ending
     state = {
         "complete": f"[green]Done.[/] {tally.accepted.total():,} accepted traces are in [bold]{where}[/]",
         "stopped": f"[yellow]Stopped.[/] Nothing is lost; run the same command again to continue [bold]{where}[/]",
-        "barren": f"[red]Given up:[/] nothing was accepted for thousands of scenarios in a row. See the reasons: tracemill show {where} --rejects",
+        "barren": f"[red]Given up:[/] nothing was accepted for thousands of scenarios in a row. See the reasons: {escape(command('show', out, '--rejects'))}",
     }[ending]
     console.print(state, highlight=False)
     console.print(grid, highlight=False)
     if ending == "complete":
         console.print("\n[dim]What to do next[/]", highlight=False)
-        called = sys.argv[0]
-        here = Path(called).name == "tracemill" and not shutil.which("tracemill")  # of an environment that is not activated
-        name, python = (escape(called), escape(str(Path(called).with_name("python")))) if here else ("tracemill", "python")
-        for command, why in (
-            (f"{name} verify {where}", "check every record again from the files"),
-            (f"{name} stats {where}", "see how diverse it is"),
-            (f"{name} view {where}", "read some, in the browser; or here: show"),
-            (f"""{python} -c "from datasets import load_dataset; print(load_dataset('{where}'))\"""", "use it"),
+        use = f"from datasets import load_dataset; print(load_dataset({str(out)!r}))"
+        for line, why in (
+            (command("verify", out), "check every record again from the files"),
+            (command("stats", out), "see how diverse it is"),
+            (command("view", out), "read some, in the browser; or here: show"),
+            (f'{shlex.quote(python())} -c "{use}"', "use it"),
         ):
-            console.print(f"  {command}  [dim]# {why}[/]", highlight=False, soft_wrap=True)
+            console.print(f"  {escape(line)}  [dim]# {why}[/]", highlight=False, soft_wrap=True)
 
 
 def _yield(tally: Tally) -> str:
