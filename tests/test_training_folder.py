@@ -147,6 +147,12 @@ def test_a_folder_of_something_else_is_left_as_it_was(settings: Made, tmp_path: 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
+def test_of_a_training_of_another_kind_that_alone_is_told(data: Path, copied: Path) -> None:
+    with pytest.raises(DatasetError, match="holds another training") as caught:
+        dpo(load_settings(DpoSettings, None, {"data": data, "model": str(copied), "out": copied}))
+    assert caught.value.problems == ("kind: 'sft' before, 'dpo' now",)
+
+
 @pytest.mark.parametrize("record", ["", "[]", '{"settings": {}}', "\0"])
 def test_a_record_that_cannot_be_read_is_refused(settings: Made, tmp_path: Path, record: str) -> None:
     (tmp_path / "out").mkdir()

@@ -194,7 +194,10 @@ class Run:
             return False
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            differences, done = changes(self._deciding(before), self._deciding(self.record)), bool(before["complete"])
+            was, now = self._deciding(before), self._deciding(self.record)
+            # SFT and DPO differ in nearly everything, which says no more than that.
+            differences = changes(was["kind"], now["kind"], "kind") or changes(was, now)
+            done = bool(before["complete"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as reason:
             raise DatasetError(f"{path} cannot be read: choose another --out, or empty the folder", [repr(reason)]) from reason
         if not done and not checkpoints.found(self.out):

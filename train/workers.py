@@ -85,8 +85,8 @@ def _cause(reason: WorkerGroupError) -> TracemillError:
 @contextlib.contextmanager
 def _relayed(out: Path) -> Iterator[Path]:
     """A file of OUT, of which is printed what the first worker writes into it, as it writes it."""
-    done = threading.Event()
-    with tempfile.NamedTemporaryFile("r", prefix=".told-", dir=out.resolve()) as lines:
+    done, told = threading.Event(), out.resolve() / ".told"
+    with told.open("w+") as lines:  # what a killed training has left there is told already
 
         def relay() -> None:
             while True:
@@ -98,7 +98,8 @@ def _relayed(out: Path) -> Iterator[Path]:
         thread = threading.Thread(target=relay)
         thread.start()
         try:
-            yield Path(lines.name)
+            yield told
         finally:
             done.set()
             thread.join()
+            told.unlink(missing_ok=True)  # a second command, which was refused, was here too
