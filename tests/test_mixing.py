@@ -128,7 +128,7 @@ def test_a_share_of_less_than_half_an_example_adds_none_and_says_so(encoder: Enc
     source = texts(tmp_path / "a.jsonl")
     mixture = Mixture([Mix(source, 0.0001)], encoder)
     assert mixture.dataset(main_data())[:] == main_data()[:]
-    assert mixture.lines() == [f"{source}: 0 examples, 0 trained tokens (0.0%): less than half of one was due"]
+    assert mixture.lines() == [f"{Path(source).name}: 0 examples, 0 trained tokens (0.0%): less than half of one was due"]
 
 
 def test_what_is_left_out_of_other_data_is_told_once(encoder: Encoder, tmp_path: Path) -> None:
