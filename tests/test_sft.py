@@ -211,7 +211,7 @@ def test_a_folder_of_another_training_is_refused_with_what_differs(adapter: Path
     given = {"data": data, "model": str(model), "out": adapter, **SMALL}
     with pytest.raises(DatasetError, match="holds another training") as caught:
         sft(load_settings(SftSettings, None, {**given, "epochs": 2, "rank": 8}))
-    assert caught.value.problems == ("settings.rank: 16 before, 8 now",)
+    assert caught.value.problems == ("settings.alpha: 32 before, 16 now", "settings.rank: 16 before, 8 now")
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(DatasetError, match="is not empty and holds no training"):
         sft(load_settings(SftSettings, None, {**given, "out": tmp_path}))
