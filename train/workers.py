@@ -37,6 +37,7 @@ def run(recipe: Callable[[S], Path], settings: S) -> Path:
 
     hold(settings.out).close()  # a folder that another process holds is refused before Ray is started; then the first worker holds it
     ours = not ray.is_initialized()
+    print(f"Starting Ray for {settings.workers} workers …", flush=True)
     cluster.start(cpus=max(settings.workers, os.cpu_count() or 1))
     gpus = cast("Any", ray).cluster_resources().get("GPU", 0) >= settings.workers
     alone = settings.model_copy(update={"workers": 1})

@@ -17,6 +17,7 @@ from tracemill.annotating.pairs import Pairs
 from tracemill.annotating.progress import Report, measure, print_progress
 from tracemill.annotating.session import Session
 from tracemill.annotating.store import LONGEST_NOTE, Refused, Store, named, store_path
+from tracemill.calling import command
 from tracemill.errors import DatasetError, TracemillError
 from tracemill.trace import Json
 from tracemill.viewer.server import Handler, application, refusal, reply, serve
@@ -58,7 +59,7 @@ def annotate(out: Path, name: str, *, whole: bool, judges: int, port: int, open_
         store.close()
     Console(stderr=True, highlight=False).print(
         f"{annotator} has judged {sum(pressed.values()) - pressed.get('skip', 0):,} of {len(pairs.keys):,} pairs. "
-        f"Next: tracemill annotate {out}{' --whole' * whole}, which shows progress and agreement",
+        f"Next: {_again(out, whole)}, which shows progress and agreement",
         markup=False, soft_wrap=True,
     )  # fmt: skip
 
@@ -72,7 +73,7 @@ def show_progress(out: Path, *, whole: bool, judges: int) -> None:
     store.close()
     print_progress(report, left=left)
     Console(highlight=False).print(
-        f"Next: tracemill annotate {out}{' --whole' * whole} --name NAME to judge more, or --export FOLDER", markup=False, soft_wrap=True
+        f"Next: {_again(out, whole)} --name NAME to judge more, or --export FOLDER", markup=False, soft_wrap=True
     )
 
 
@@ -85,9 +86,13 @@ def export_judgements(out: Path, folder: Path, *, whole: bool, names: bool) -> N
     Console(highlight=False).print(
         f"{folder}: {counts['preferences']:,} preference pairs, {counts['against_the_run']:,} of them against the run's own label; "
         f"left out: {counts['ties']:,} ties, {counts['split']:,} split. {counts['skips']:,} skips.\n"
-        f"Next: tracemill train dpo {folder} --model MODEL --out OUT",
+        f"Next: {command('train', 'dpo', folder, '--model', 'MODEL', '--out', 'OUT')}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _again(out: Path, whole: bool) -> str:
+    return command("annotate", out, *["--whole"] * whole)
 
 
 def _kept(out: Path, whole: bool) -> tuple[Pairs, Store]:
@@ -97,7 +102,7 @@ def _kept(out: Path, whole: bool) -> tuple[Pairs, Store]:
     if pairs.problems:  # judgements of what is in there would count as those of pairs that are gone
         raise DatasetError(f"{out} has pairs that cannot be read", pairs.problems)
     if not path.is_file():
-        raise DatasetError(f"nobody has judged {out} yet", [f"begin: tracemill annotate {out}{' --whole' * whole} --name YOUR_NAME"])
+        raise DatasetError(f"nobody has judged {out} yet", [f"begin: {_again(out, whole)} --name YOUR_NAME"])
     return pairs, Store(path)
 
 

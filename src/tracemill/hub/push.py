@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 from rich.text import Text
 
+from tracemill.calling import command
 from tracemill.errors import ConfigError, DatasetError, HubError, TracemillError
 from tracemill.hub.account import RepoType, open_repo, passing, said
 from tracemill.hub.content import Content
@@ -299,6 +300,6 @@ def _model_use(repo: str) -> list[str]:
     folder = f"runs/{repo.partition('/')[2]}"
     return [
         f"hf download {repo} --local-dir {folder}",  # an adapter is a policy only as a folder
-        f"tracemill evaluate --policy {folder} --out {folder}-evaluated",
+        command("evaluate", "--policy", folder, "--out", f"{folder}-evaluated"),
         f"the card has the rest: how to load {repo} in Python or vLLM",
     ]

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tracemill import __version__, card
+from tracemill.calling import command
 from tracemill.hub.content import split_card
 from tracemill.hygiene.benchmarks import Benchmark
 from tracemill.hygiene.survey import Survey
@@ -174,4 +175,6 @@ def show(console: Console, out: Path, clean: Path, found: Mapping[str, Any], *, 
     if not found["kept"]:
         console.print(f"[red]Nothing is left.[/] See {where}/{FILE}", soft_wrap=True)
     else:
-        console.print(f"Next: tracemill verify {where}; what was removed, and why, is in {where}/removed and {FILE}", soft_wrap=True)
+        console.print(
+            f"Next: {escape(command('verify', clean))}; what was removed, and why, is in {where}/removed and {FILE}", soft_wrap=True
+        )

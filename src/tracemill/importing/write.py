@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tracemill import __version__
+from tracemill.calling import command
 from tracemill.columns import to_row
 from tracemill.errors import ConfigError, DatasetError
 from tracemill.generators.environments.tool_files import load_tools
@@ -317,7 +317,7 @@ def _card(folder: Path, run: Mapping[str, Json]) -> str:
 
 
 def _report(console: Console, out: Path, run: Mapping[str, Json]) -> None:
-    counts, where = run["counts"], escape(shlex.quote(str(out)))
+    counts = run["counts"]
     refused = sum(counts["refused"].values())
     console.print(
         f"{escape(run['import']['file'])}: {counts['rows']:,} rows, [green]{counts['accepted']:,} accepted[/], [red]{refused:,} refused[/]."
@@ -341,6 +341,7 @@ def _report(console: Console, out: Path, run: Mapping[str, Json]) -> None:
             soft_wrap=True,
         )
     if refused:
-        console.print(f"Why each was refused: tracemill show {where} --rejects", soft_wrap=True)
+        console.print(f"Why each was refused: {escape(command('show', out, '--rejects'))}", soft_wrap=True)
     if counts["accepted"]:
-        console.print(f"Next: tracemill verify {where}, then tracemill train sft {where} --model MODEL --out ADAPTER", soft_wrap=True)
+        train = command("train", "sft", out, "--model", "MODEL", "--out", "ADAPTER")
+        console.print(f"Next: {escape(command('verify', out))}, then {escape(train)}", soft_wrap=True)
