@@ -28,6 +28,21 @@ def descendants(of: int | None = None, name: str = "") -> list[psutil.Process]:
     return found
 
 
+def engines(of: int | None = None) -> list[psutil.Process]:
+    """The living vLLM engines just below a process (by default this one).
+
+    They are told by how multiprocessing starts them. Their title, VLLM::EngineCore, cannot be relied on: setproctitle finds no place for
+    it where the variable that stands first in the environment is changed before, as cv2, which vLLM imports, changes LD_LIBRARY_PATH.
+    """
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(of).children():
+            with contextlib.suppress(psutil.Error):
+                if lives(process) and any(name in " ".join(process.cmdline()) for name in ("spawn_main", "EngineCore")):
+                    found.append(process)
+    return found
+
+
 def lives(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE

