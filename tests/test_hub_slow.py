@@ -9,14 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeHub, first
-from processes import PATIENCE
+from processes import PATIENCE, until
 
 TRACES = int(os.environ.get("TRACEMILL_PUSHED", "5000"))
 REPO = "org/agent-traces"
@@ -87,14 +86,6 @@ def kill(process: subprocess.Popen[Any]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def until(come: Callable[..., bool], meanwhile: subprocess.Popen[Any], limit: float = PATIENCE) -> None:
-    end = time.monotonic() + limit
-    while not come():
-        assert time.monotonic() < end, "it did not come"
-        assert meanwhile.poll() is None, f"it ended with {meanwhile.returncode}"
-        time.sleep(0.05)
 
 
 def tell(text: str) -> None:
